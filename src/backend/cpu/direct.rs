@@ -1,0 +1,99 @@
+//! Squared distances by direct differences, for any instruction set, and how far off they can be.
+
+/// Relative and absolute bound of [`sq_l2_f32`]; none for vectors so long that f32 says nothing.
+pub(super) fn f32_bound(d: usize) -> Option<(f64, f64)> {
+    // On the way of each term: the difference (twice, it is squared), the square, its running sum, the sum of sums.
+    let roundings = d.div_ceil(16) + 16 + 4;
+    let error = roundings as f64 * 2f64.powi(-24);
+    // A square that underflows is off by half a subnormal.
+    (error < 0.5).then(|| (error / (1.0 - error), (d as f64 + 1.0) * 2f64.powi(-149)))
+}
+
+/// Relative bound of [`sq_l2_f64`], in any order of its sum: every difference, square and addition rounds once.
+/// Nothing underflows: the square of the smallest f32 is a normal f64.
+pub(super) fn f64_bound(d: usize) -> f64 {
+    (d as f64 + 4.0) * 2f64.powi(-53)
+}
+
+/// Whether [`sq_l2_f64`] rounded nothing for any of the codewords, none of which is as far as `largest`.
+///
+/// Where all components are multiples of 2^q, so are differences, and squares and their sums are multiples of 2^2q.
+/// Below 2^(53 + 2q) such numbers are f64 values. Integers and coarse grids are like that, and ties are common there.
+pub(super) fn f64_is_exact<'a>(z: &[f32], codewords: impl Iterator<Item = &'a [f32]>, largest: f64) -> bool {
+    let grid = |row: &[f32]| row.iter().map(|&value| lowest_bit(value)).min().unwrap_or(i32::MAX);
+    let q = codewords.map(grid).fold(grid(z), i32::min);
+    // 2q is at least -298 and, where any component is not zero, at most 254; both powers are f64 values.
+    q == i32::MAX || largest < 2f64.powi(53 + 2 * q)
+}
+
+/// Exponent of the lowest bit that is set; the largest number for zero, a multiple of everything.
+fn lowest_bit(value: f32) -> i32 {
+    let bits = value.to_bits();
+    let (exponent, fraction) = ((bits >> 23 & 0xff) as i32, bits & 0x7f_ffff);
+    match (exponent, fraction) {
+        (0, 0) => i32::MAX,
+        (0, _) => -149 + fraction.trailing_zeros() as i32,
+        _ => exponent - 150 + (fraction | 0x80_0000).trailing_zeros() as i32,
+    }
+}
+
+/// Sixteen sums, each over every sixteenth element.
+#[inline(always)]
+pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (z_head, z_tail) = z.as_chunks::<16>();
+    let (e_head, e_tail) = e.as_chunks::<16>();
+    for (z, e) in z_head.iter().zip(e_head) {
+        for lane in 0..16 {
+            let difference = z[lane] - e[lane];
+            sums[lane] += difference * difference;
+        }
+    }
+    for (lane, (z, e)) in z_tail.iter().zip(e_tail).enumerate() {
+        sums[lane] += (z - e) * (z - e);
+    }
+    sums.iter().sum()
+}
+
+/// As [`sq_l2_f32`], in f64.
+#[inline(always)]
+pub(super) fn sq_l2_f64(z: &[f32], e: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 16];
+    let (z_head, z_tail) = z.as_chunks::<16>();
+    let (e_head, e_tail) = e.as_chunks::<16>();
+    for (z, e) in z_head.iter().zip(e_head) {
+        for lane in 0..16 {
+            let difference = f64::from(z[lane]) - f64::from(e[lane]);
+            sums[lane] += difference * difference;
+        }
+    }
+    for (lane, (&z, &e)) in z_tail.iter().zip(e_tail).enumerate() {
+        let difference = f64::from(z) - f64::from(e);
+        sums[lane] += difference * difference;
+    }
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_bit_of_known_numbers() {
+        for (value, bit) in [(1.0, 0), (-6.0, 1), (0.75, -2), (f32::MAX, 104), (1e-45, -149), (3e-45, -148)] {
+            assert_eq!(lowest_bit(value), bit, "{value}");
+        }
+        assert_eq!(lowest_bit(-0.0), i32::MAX);
+    }
+
+    #[test]
+    fn sums_are_called_exact_only_where_no_bit_can_be_lost() {
+        let exact = |z: &[f32], e: &[f32]| f64_is_exact(z, [e].into_iter(), sq_l2_f64(z, e));
+        assert!(exact(&[3.0, 180.0], &[-7.0, 0.0]));
+        assert!(exact(&[0.5, 0.25], &[1e6, 0.0]));
+        assert!(exact(&[0.0; 3], &[0.0; 3]));
+        // 1 + 2^-60 needs 61 bits.
+        assert!(!exact(&[1.0, 2f32.powi(-30)], &[0.0, 0.0]));
+        assert!(!exact(&[f32::MAX], &[f32::from_bits(1)]));
+    }
+}

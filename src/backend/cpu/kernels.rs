@@ -1,0 +1,201 @@
+//! The table of kernels of every instruction set, and the only doors to them.
+//!
+//! Every unsafe block here and in [`filter`] rests on these checks, made by the safe methods of [`Kernels`]:
+//! 1. a table is handed out only for an instruction set that the processor has ([`Kernels::of`]);
+//! 2. `tile.len() == depth * rows`;
+//! 3. `panels.len()` is `depth * width` times the number of panels;
+//! 4. the state holds `rows * 3 * lanes` values, or the scores `rows * stride` values with
+//!    `stride >= panels * width`.
+
+use super::filter::Best;
+use super::isa::Isa;
+use super::lanes::{Lanes, Plain};
+use super::rows::RowScale;
+use super::{direct, filter, rows};
+
+/// The kernels of one instruction set.
+pub(super) struct Kernels {
+    /// Rows of a tile.
+    pub rows: usize,
+    /// Codewords of a panel.
+    pub width: usize,
+    /// Lanes of a register; `width` is a multiple.
+    pub lanes: usize,
+    best: BestFn,
+    scores: ScoresFn,
+    read: unsafe fn(state: &[f32]) -> Best,
+    sq_l2_f64: DirectFn<f64>,
+    sq_l2_f32: DirectFn<f32>,
+    centre_row: CentreFn,
+    scale_row: ScaleFn,
+}
+
+type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32);
+type ScoresFn =
+    unsafe fn(tile: *const f32, panels: *const f32, depth: usize, count: usize, scores: *mut f32, stride: usize);
+type DirectFn<Sum> = unsafe fn(z: &[f32], e: &[f32]) -> Sum;
+type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32;
+type ScaleFn = unsafe fn(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32;
+
+impl Kernels {
+    /// The kernels of `isa`, or of the portable set where the processor lacks it.
+    pub fn of(isa: Isa) -> &'static Kernels {
+        // Check 1.
+        if !isa.is_available() {
+            return &PORTABLE;
+        }
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::KERNELS,
+            _ => &PORTABLE,
+        }
+    }
+
+    /// Values of state per row: per lane the best score, the second best, and the register that held the best.
+    pub fn state_len(&self) -> usize {
+        3 * self.lanes
+    }
+
+    /// State before the first panel.
+    pub fn reset(&self, state: &mut [f32]) {
+        for row in state.chunks_exact_mut(self.state_len()) {
+            row[..2 * self.lanes].fill(f32::NEG_INFINITY);
+            row[2 * self.lanes..].fill(0.0);
+        }
+    }
+
+    /// Merges the scores of a tile against consecutive panels, the first of them number `first`, into the state.
+    pub fn best(&self, tile: &[f32], panels: &[f32], depth: usize, first: usize, state: &mut [f32]) {
+        let count = panels.len() / (depth * self.width);
+        assert_eq!(tile.len(), depth * self.rows, "check 2");
+        assert_eq!(panels.len(), count * depth * self.width, "check 3");
+        assert_eq!(state.len(), self.rows * self.state_len(), "check 4");
+        let registers = self.width / self.lanes;
+        let (from, to) = ((first * registers) as u32, ((first + count) * registers) as u32);
+        // SAFETY: checks 1 to 4.
+        unsafe { (self.best)(tile.as_ptr(), panels.as_ptr(), depth, from..to, state.as_mut_ptr()) }
+    }
+
+    /// Writes the scores of a tile against all panels; row `r` starts at `r * stride`.
+    pub fn scores(&self, tile: &[f32], panels: &[f32], depth: usize, scores: &mut [f32], stride: usize) {
+        let count = panels.len() / (depth * self.width);
+        assert_eq!(tile.len(), depth * self.rows, "check 2");
+        assert_eq!(panels.len(), count * depth * self.width, "check 3");
+        assert!(scores.len() == self.rows * stride && stride >= count * self.width, "check 4");
+        // SAFETY: checks 1 to 4.
+        unsafe { (self.scores)(tile.as_ptr(), panels.as_ptr(), depth, count, scores.as_mut_ptr(), stride) }
+    }
+
+    /// Reads one row's state.
+    pub fn read(&self, state: &[f32]) -> Best {
+        // SAFETY: check 1.
+        unsafe { (self.read)(state) }
+    }
+
+    /// Squared distance by direct f64 sums, within [`direct::f64_bound`]. Slices of one length.
+    pub fn sq_l2_f64(&self, z: &[f32], e: &[f32]) -> f64 {
+        // SAFETY: check 1.
+        unsafe { (self.sq_l2_f64)(z, e) }
+    }
+
+    /// Squared distance by direct f32 sums, within [`direct::f32_bound`]. Slices of one length.
+    pub fn sq_l2_f32(&self, z: &[f32], e: &[f32]) -> f32 {
+        // SAFETY: check 1.
+        unsafe { (self.sq_l2_f32)(z, e) }
+    }
+
+    /// See [`rows::centre_row`].
+    pub fn centre_row(&self, row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32 {
+        // SAFETY: check 1.
+        unsafe { (self.centre_row)(row, mean, out) }
+    }
+
+    /// See [`rows::scale_row`].
+    pub fn scale_row(&self, row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
+        // SAFETY: check 1.
+        unsafe { (self.scale_row)(row, scale, tile, stride) }
+    }
+}
+
+/// Compiles the bodies of [`filter`], [`direct`] and [`rows`] for one instruction set.
+macro_rules! stamp {
+    ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
+        mod $module {
+            use super::*;
+
+            pub static KERNELS: Kernels = Kernels {
+                rows: $rows,
+                width: $regs * <$lanes as Lanes>::WIDTH,
+                lanes: <$lanes as Lanes>::WIDTH,
+                best,
+                scores,
+                read,
+                sq_l2_f64,
+                sq_l2_f32,
+                centre_row,
+                scale_row,
+            };
+
+            #[target_feature(enable = $features)]
+            unsafe fn best(t: *const f32, p: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32) {
+                // SAFETY: the caller made the checks.
+                unsafe { filter::best::<$lanes, $rows, $regs>(t, p, depth, ids, state) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn scores(t: *const f32, p: *const f32, depth: usize, n: usize, out: *mut f32, stride: usize) {
+                // SAFETY: the caller made the checks.
+                unsafe { filter::scores::<$lanes, $rows, $regs>(t, p, depth, n, out, stride) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn read(state: &[f32]) -> Best {
+                filter::read::<{ <$lanes as Lanes>::WIDTH }>(state)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn sq_l2_f64(z: &[f32], e: &[f32]) -> f64 {
+                direct::sq_l2_f64(z, e)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
+                direct::sq_l2_f32(z, e)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn centre_row(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32 {
+                rows::centre_row(row, mean, out)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
+                rows::scale_row(row, scale, tile, stride)
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+stamp!(avx512, "avx512f", std::arch::x86_64::__m512, 12, 2);
+#[cfg(target_arch = "x86_64")]
+stamp!(avx2, "avx2,fma", std::arch::x86_64::__m256, 6, 2);
+#[cfg(target_arch = "aarch64")]
+stamp!(neon, "neon", std::arch::aarch64::float32x4_t, 8, 2);
+
+static PORTABLE: Kernels = Kernels {
+    rows: 4,
+    width: 8,
+    lanes: 4,
+    best: filter::best::<Plain, 4, 2>,
+    scores: filter::scores::<Plain, 4, 2>,
+    read: filter::read::<{ <Plain as Lanes>::WIDTH }>,
+    sq_l2_f64: direct::sq_l2_f64,
+    sq_l2_f32: direct::sq_l2_f32,
+    centre_row: rows::centre_row,
+    scale_row: rows::scale_row,
+};

@@ -1,0 +1,233 @@
+//! A vector register of f32, as the filter kernels need it: one type per instruction set.
+//!
+//! Every method is `#[inline(always)]` and becomes one or two instructions, provided that it is inlined into a
+//! function compiled for that instruction set. That is why all of them are unsafe: the caller promises that the
+//! processor has it (check 1 of [`super::kernels`]).
+
+/// Lanes of f32 in one register.
+pub(super) trait Lanes: Copy {
+    /// How many.
+    const WIDTH: usize;
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn splat(value: f32) -> Self;
+    /// # Safety
+    /// The processor has this instruction set; `from` is valid for reading `WIDTH` values.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// The processor has this instruction set; `to` is valid for writing `WIDTH` values.
+    unsafe fn store(self, to: *mut f32);
+    /// `self * b + c`, rounded once or twice: the certificate covers both.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn add(self, b: Self) -> Self;
+    /// Lane by lane the larger; the operands are never NaN.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn max(self, b: Self) -> Self;
+    /// Lane by lane the smaller; the operands are never NaN.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn min(self, b: Self) -> Self;
+    /// Lane by lane `if self > b { yes } else { no }`, bits untouched.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    impl Lanes for __m512 {
+        const WIDTH: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller has AVX-512 F and 16 readable values.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller has AVX-512 F and 16 writable values.
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_add_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_max_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_min_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self, b), yes) }
+        }
+    }
+
+    impl Lanes for __m256 {
+        const WIDTH: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller has AVX2 and 8 readable values.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller has AVX2 and 8 writable values.
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: the caller has FMA.
+            unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_add_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_max_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_min_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(self, b)) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::Lanes;
+    use std::arch::aarch64::*;
+
+    impl Lanes for float32x4_t {
+        const WIDTH: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vdupq_n_f32(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller has NEON and 4 readable values.
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller has NEON and 4 writable values.
+            unsafe { vst1q_f32(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vfmaq_f32(c, self, b) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vaddq_f32(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, b: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vmaxq_f32(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, b: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vminq_f32(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vbslq_f32(vcgtq_f32(self, b), yes, no) }
+        }
+    }
+}
+
+/// Four lanes in plain Rust, which every compiler back end turns into whatever vectors its baseline has.
+#[derive(Clone, Copy)]
+pub(super) struct Plain([f32; 4]);
+
+impl Plain {
+    #[inline(always)]
+    fn zip(self, b: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Plain(std::array::from_fn(|i| f(self.0[i], b.0[i])))
+    }
+}
+
+impl Lanes for Plain {
+    const WIDTH: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Plain([value; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller has 4 readable values.
+        Plain(unsafe { from.cast::<[f32; 4]>().read() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has 4 writable values.
+        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // Not f32::mul_add: without the instruction that is a slow library call.
+        self.zip(b, |x, y| x * y).zip(c, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        self.zip(b, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        self.zip(b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn min(self, b: Self) -> Self {
+        self.zip(b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
+        Plain(std::array::from_fn(|i| if self.0[i] > b.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+}

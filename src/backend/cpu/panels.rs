@@ -1,0 +1,243 @@
+//! A codebook packed for the filter pass.
+//!
+//! With z' = z - mean and e' = e - mean the score s_j = |e'_j|^2 / 2 - z'.e'_j ranks codewords like their distance.
+//! A panel holds `width` codewords as `[depth, width]`, depth = d + 2:
+//!
+//! | step | codeword j | row i | product |
+//! |---|---|---|---|
+//! | t < d | e'_jt, scaled | z'_it, scaled | part of z'.e' |
+//! | d | bound_j | \|z'_i\| rounded up | what the rounded sum can be off |
+//! | d + 1 | \|e'_j\|^2 / 2, scaled | -c | the other part of -s |
+//!
+//! So the dot product over the depth is at most -s_j less what rounding can have done to it: **minus a lower
+//! bound of the score**, for every codeword with a bound of its own. Rounding errors of the last two steps are
+//! left to the reader ([`Panels::lower`], [`Panels::upper`]).
+//!
+//! The bound: with u = 2^-24, every component of z' and e' is one rounded subtraction (2 u |z'||e'| in all), and a
+//! sum of products in any order that rounds at most r times on the way of each is within r u / (1 - r u) of
+//! sum |z'_t e'_t| <= |z'||e'| (Higham 2002, section 3.1). So bound_j = (r + 6) u / (1 - (r + 6) u) |e'_j|,
+//! rounded up. What underflows is below [`Panels::tiny`].
+
+use super::filter::roundings;
+use super::kernels::Kernels;
+use super::rows::{MAX_SHIFT, power_of_two, shift_of};
+use crate::matrix::MatrixView;
+use rayon::prelude::*;
+
+/// Unit roundoff of f32, and a hair: the bounds themselves are computed in f64.
+const U: f64 = 1.000_001 / 16_777_216.0;
+
+pub(crate) struct Panels {
+    pub(super) kernels: &'static Kernels,
+    pub(super) d: usize,
+    /// Subtracted from codewords and rows, where that shortens most codewords.
+    pub(super) mean: Option<Vec<f32>>,
+    /// Codewords are scaled by 2^shift: their largest magnitude comes to lie in [1, 4), or below where they are
+    /// subnormal.
+    pub(super) shift: i32,
+    packed: Vec<f32>,
+    /// Label of every packed codeword, ascending: a codeword that repeats an earlier one is not packed.
+    pub(super) labels: Vec<u32>,
+    /// (label, label of its repetition), ascending.
+    pub(crate) repeats: Vec<(u32, u32)>,
+    bounds: Vec<f32>,
+    halves: Vec<f32>,
+    /// Twice the largest of `halves`, in the codewords' own scale: the largest squared norm after centring.
+    pub(super) max_sq_norm: f64,
+}
+
+impl Panels {
+    pub(super) fn new(codewords: MatrixView<'_, f32>, kernels: &'static Kernels) -> Panels {
+        let d = codewords.cols();
+        let (labels, repeats) = distinct(codewords);
+        let (mean, largest) = match mean_of(codewords, &labels) {
+            Some((mean, largest)) => (Some(mean), largest),
+            None => (None, largest_magnitude(codewords, &labels, None)),
+        };
+        let shift = shift_of(largest.to_bits());
+        let mut panels = Panels {
+            kernels,
+            d,
+            mean,
+            shift,
+            packed: Vec::new(),
+            repeats,
+            bounds: vec![0.0; labels.len()],
+            halves: vec![0.0; labels.len()],
+            max_sq_norm: 0.0,
+            labels,
+        };
+        panels.pack(codewords);
+        panels
+    }
+
+    /// Steps of depth: the dimensions, the bound, half the squared norm.
+    pub fn depth(&self) -> usize {
+        self.d + 2
+    }
+
+    /// Codewords packed, padding excluded.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Packed positions, padding included; scores of padding are minus infinity.
+    pub fn padded_len(&self) -> usize {
+        self.labels.len().next_multiple_of(self.kernels.width)
+    }
+
+    /// All panels.
+    pub fn all(&self) -> &[f32] {
+        &self.packed
+    }
+
+    /// Runs of panels of about `floats` values with the number of their first.
+    pub fn runs(&self, floats: usize) -> impl Iterator<Item = (usize, &[f32])> {
+        let panel = self.depth() * self.kernels.width;
+        let per_run = (floats / panel).max(1);
+        self.packed.chunks(per_run * panel).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    }
+
+    fn pack(&mut self, codewords: MatrixView<'_, f32>) {
+        let (depth, width, d) = (self.depth(), self.kernels.width, self.d);
+        let scale = power_of_two(self.shift);
+        let error = (roundings(depth) + 6) as f64 * U;
+        let error = error / (1.0 - error);
+        self.packed = vec![0.0; self.padded_len() * depth];
+        let mean = self.mean.as_deref();
+        let labels = &self.labels;
+        self.packed
+            .par_chunks_exact_mut(depth * width)
+            .zip(self.bounds.par_chunks_mut(width))
+            .zip(self.halves.par_chunks_mut(width))
+            .zip(labels.par_chunks(width))
+            .for_each(|(((panel, bounds), halves), labels)| {
+                // Padding: minus infinity, whatever the row.
+                panel[(d + 1) * width..].fill(f32::INFINITY);
+                for (lane, &label) in labels.iter().enumerate() {
+                    let (mut packed_norm, mut half) = (0.0f64, 0.0f64);
+                    for (t, &value) in codewords.row(label as usize).iter().enumerate() {
+                        let mean = mean.map_or(0.0, |mean| mean[t]);
+                        let packed = (value - mean) * scale;
+                        panel[t * width + lane] = packed;
+                        packed_norm += f64::from(packed) * f64::from(packed);
+                        let real = (f64::from(value) - f64::from(mean)) * f64::from(scale);
+                        half += 0.5 * real * real;
+                    }
+                    // next_up: the conversion rounds to nearest.
+                    bounds[lane] = ((packed_norm.sqrt() * error) as f32).next_up();
+                    halves[lane] = half as f32;
+                    panel[d * width + lane] = bounds[lane];
+                    panel[(d + 1) * width + lane] = halves[lane];
+                }
+            });
+        let largest = self.halves.iter().fold(0.0f32, |max, &half| max.max(half));
+        self.max_sq_norm = 2.0 * f64::from(largest) / f64::from(scale).powi(2);
+    }
+
+    /// What underflow can add to a score. Components are below 4 in the scale of the tile, so that half a subnormal
+    /// lost in one of a pair, or in their product, adds at most 4 times 2^-150, three times a step.
+    fn tiny(&self) -> f64 {
+        (self.d as f64 + 8.0) * 2f64.powi(-146)
+    }
+
+    /// No real score of a codeword lies below this, given the kernel's (see [`super::rows::Score::LowerBound`]).
+    pub fn lower(&self, score: f32) -> f64 {
+        let score = f64::from(score);
+        -score - U * score.abs() - self.tiny()
+    }
+
+    /// The largest score of the kernel that [`Panels::lower`] puts above `limit`; rounded down.
+    pub fn threshold(&self, limit: f64) -> f32 {
+        let score = -limit - self.tiny();
+        ((score - 2.0 * U * score.abs()) as f32).next_down()
+    }
+
+    /// The real score of the codeword at `position` does not lie above this, given the kernel's score, the row's
+    /// norm and ratio.
+    pub fn upper(&self, position: usize, score: f32, norm: f32, ratio: f32) -> f64 {
+        let score = f64::from(score);
+        let bound = 2.0 * f64::from(norm) * f64::from(self.bounds[position]);
+        let half = 8.0 * U * f64::from(ratio) * f64::from(self.halves[position]);
+        -score + U * score.abs() + bound * 1.000_001 + half + self.tiny()
+    }
+
+    /// Labels of the codewords equal to the packed one at `position`, itself first, ascending.
+    pub fn twins(&self, position: usize) -> impl Iterator<Item = u32> {
+        let label = self.labels[position];
+        let start = self.repeats.partition_point(|&(first, _)| first < label);
+        let twins = self.repeats[start..].iter().take_while(move |&&(first, _)| first == label);
+        std::iter::once(label).chain(twins.map(|&(_, twin)| twin))
+    }
+}
+
+/// Labels of the distinct codewords, and every repetition with the label it repeats. Equal numbers are equal:
+/// 0 and -0 too.
+fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u32)>) {
+    use std::hash::Hasher;
+    let k = codewords.rows();
+    let mut order: Vec<(u64, u32)> = (0..k as u32)
+        .into_par_iter()
+        .map(|j| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            for &value in codewords.row(j as usize) {
+                hasher.write_u32((value + 0.0).to_bits());
+            }
+            (hasher.finish(), j)
+        })
+        .collect();
+    order.par_sort_unstable();
+    let mut repeats = Vec::new();
+    for run in order.chunk_by(|a, b| a.0 == b.0) {
+        // One hash: nearly always one codeword, or copies of one. The first of each kind is kept.
+        let mut kinds: Vec<u32> = Vec::with_capacity(1);
+        for &(_, j) in run {
+            match kinds.iter().find(|&&kind| codewords.row(kind as usize) == codewords.row(j as usize)) {
+                Some(&kind) => repeats.push((kind, j)),
+                None => kinds.push(j),
+            }
+        }
+    }
+    repeats.sort_unstable();
+    let mut repeated = vec![false; k];
+    for &(_, j) in &repeats {
+        repeated[j as usize] = true;
+    }
+    ((0..k as u32).filter(|&j| !repeated[j as usize]).collect(), repeats)
+}
+
+/// The mean of the codewords and the largest magnitude of a component around it, or none where it does not
+/// shorten the median codeword: one far outlier drags the mean along.
+fn mean_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<(Vec<f32>, f32)> {
+    let mut mean = vec![0.0f64; codewords.cols()];
+    for &label in labels {
+        for (sum, &value) in mean.iter_mut().zip(codewords.row(label as usize)) {
+            *sum += f64::from(value);
+        }
+    }
+    let mean: Vec<f32> = mean.iter().map(|sum| (sum / labels.len() as f64) as f32).collect();
+    let median = |mean: Option<&[f32]>| {
+        let mut norms: Vec<f64> = labels
+            .par_iter()
+            .map(|&label| {
+                let row = codewords.row(label as usize).iter().enumerate();
+                row.map(|(t, &value)| (f64::from(value) - mean.map_or(0.0, |mean| f64::from(mean[t]))).powi(2)).sum()
+            })
+            .collect();
+        let middle = norms.len() / 2;
+        *norms.select_nth_unstable_by(middle, f64::total_cmp).1
+    };
+    let largest = largest_magnitude(codewords, labels, Some(&mean));
+    // A difference that overflows f32 rules centring out as well.
+    (largest.is_finite() && median(Some(&mean)) < median(None)).then_some((mean, largest))
+}
+
+fn largest_magnitude(codewords: MatrixView<'_, f32>, labels: &[u32], mean: Option<&[f32]>) -> f32 {
+    let largest = |label: &u32| {
+        let row = codewords.row(*label as usize).iter().enumerate();
+        row.fold(0.0f32, |max, (t, &value)| max.max((value - mean.map_or(0.0, |mean| mean[t])).abs()))
+    };
+    labels.par_iter().map(largest).reduce(|| 0.0, f32::max)
+}
+
+const _: () = assert!(MAX_SHIFT < 127, "a scale is a normal number");

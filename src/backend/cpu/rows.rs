@@ -1,0 +1,196 @@
+//! Rows on their way into the filter pass: centred, scaled by a power of two, laid out as tiles.
+
+use super::panels::Panels;
+use crate::matrix::{Element, MatrixView};
+
+/// What a row is multiplied with; both are powers of two, so nothing rounds but underflow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowScale {
+    /// Brings the row's largest magnitude to [1, 4): its norm is measured there.
+    pub measure: f32,
+    /// Brings it into the tile; at most `measure`: a row much shorter than the codewords keeps their scale.
+    pub tile: f32,
+}
+
+/// Largest exponent that a scale undoes; beyond, values are subnormal or the scale itself would not fit.
+pub(super) const MAX_SHIFT: i32 = 126;
+
+/// The exponent that brings a value whose magnitude has these bits to [1, 2), as far as a scale can.
+pub(super) fn shift_of(magnitude_bits: u32) -> i32 {
+    (127 - (magnitude_bits >> 23) as i32).clamp(-MAX_SHIFT, MAX_SHIFT)
+}
+
+/// 2^exponent; `exponent` within +-126.
+pub(super) fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits(((exponent + 127) as u32) << 23)
+}
+
+/// Writes `row - mean`, each difference rounded once, and returns the bits of the largest magnitude: infinite or
+/// NaN bits where a value is, or where a difference overflows.
+#[inline(always)]
+pub(super) fn centre_row(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32 {
+    let mut largest = 0;
+    match mean {
+        None => {
+            for (out, &value) in out.iter_mut().zip(row) {
+                *out = value;
+                largest = largest.max(value.to_bits() & 0x7fff_ffff);
+            }
+        }
+        Some(mean) => {
+            for ((out, &value), &mean) in out.iter_mut().zip(row).zip(mean) {
+                let centred = value - mean;
+                *out = centred;
+                largest = largest.max(centred.to_bits() & 0x7fff_ffff);
+            }
+        }
+    }
+    largest
+}
+
+/// Writes the scaled row down a column of the tile, `stride` values from step to step, and returns the sum of its
+/// squares in the scale of `scale.measure`.
+#[inline(always)]
+pub(super) fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (head, tail) = row.as_chunks::<16>();
+    for values in head {
+        for lane in 0..16 {
+            let value = values[lane] * scale.measure;
+            sums[lane] += value * value;
+        }
+    }
+    for (lane, value) in tail.iter().enumerate() {
+        let value = value * scale.measure;
+        sums[lane] += value * value;
+    }
+    for (&value, to) in row.iter().zip(tile.iter_mut().step_by(stride)) {
+        *to = value * scale.tile;
+    }
+    sums.iter().sum()
+}
+
+/// The square root of a rounded sum of `d` rounded squares, times `factor`, rounded up to what the real norm can be
+/// at most. Squares below 2^-149 are lost, `d` of them at most: the second term stands for them.
+fn norm_up(sum: f32, d: usize, factor: f64) -> f32 {
+    let d = d as f64;
+    let sum = f64::from(sum) * (1.0 + (d + 4.0) * 2f64.powi(-23)) + d * 2f64.powi(-149);
+    ((sum.sqrt() * factor * (1.0 + 2f64.powi(-22))) as f32).max(f32::MIN_POSITIVE)
+}
+
+/// Why a row is not in its tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowKind {
+    /// It is.
+    Packed,
+    /// Finite, but so far from the codebook that the filter's arithmetic would overflow or lose it.
+    Wild,
+    /// It holds a NaN or an infinity.
+    NonFinite,
+}
+
+/// A block of rows, packed for the filter: `[tiles][depth][rows]`, where the two last steps of depth pair with
+/// those of [`super::panels`]: the row's norm with the bound, and `-c` with half the squared norms.
+#[derive(Default)]
+pub(super) struct PackedRows {
+    tiles: Vec<f32>,
+    tile_len: usize,
+    /// Norm in the tile's scale, rounded up.
+    pub norms: Vec<f32>,
+    /// c: the row's scale over the codebook's, a power of two, at most 1.
+    pub ratios: Vec<f32>,
+    /// Squared norm, and twice the factor from the tile's scores to real ones, where f32 can hold them.
+    expansions: Vec<Option<(f32, f32)>>,
+    pub kinds: Vec<RowKind>,
+    centred: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+/// What the two last steps of depth are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Score {
+    /// A lower bound of the score: the bound counts, and half the norms are shrunk by what they can be off.
+    LowerBound,
+    /// The score itself.
+    Plain,
+}
+
+/// `c` of [`Score::LowerBound`] over the true one: covers the rounding of h, of its product and of its sum.
+const SHRINK: f32 = 1.0 - 4.0 * (f32::EPSILON / 2.0);
+
+impl PackedRows {
+    pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &Panels, score: Score) {
+        let (kernels, depth, d) = (panels.kernels, panels.depth(), panels.d);
+        let n = x.rows();
+        self.tile_len = depth * kernels.rows;
+        self.tiles.clear();
+        self.tiles.resize(n.div_ceil(kernels.rows) * self.tile_len, 0.0);
+        self.norms.clear();
+        self.ratios.clear();
+        self.kinds.clear();
+        self.expansions.clear();
+        self.centred.resize(d, 0.0);
+        for i in 0..n {
+            let row = T::as_f32(x.row(i), &mut self.wide);
+            let magnitude = f32::from_bits(kernels.centre_row(row, panels.mean.as_deref(), &mut self.centred));
+            let own = shift_of(magnitude.to_bits());
+            let shift = own.min(panels.shift);
+            let kind = if magnitude.is_finite() && panels.shift - shift <= MAX_SHIFT - 4 {
+                RowKind::Packed
+            } else if magnitude.is_finite() || row.iter().all(|value| value.is_finite()) {
+                RowKind::Wild
+            } else {
+                RowKind::NonFinite
+            };
+            let column = &mut self.tiles[i / kernels.rows * self.tile_len..][..self.tile_len][i % kernels.rows..];
+            let (mut norm, mut ratio, mut expansion) = (0.0, 1.0, None);
+            if kind == RowKind::Packed {
+                let scale = RowScale { measure: power_of_two(own), tile: power_of_two(shift) };
+                let sum = kernels.scale_row(&self.centred, scale, column, kernels.rows);
+                norm = norm_up(sum, d, f64::from(scale.tile) / f64::from(scale.measure));
+                ratio = power_of_two(shift - panels.shift);
+                expansion = expansion_of(sum, own, shift, panels);
+            }
+            let (bound, half) = match score {
+                Score::LowerBound => (norm, ratio * SHRINK),
+                Score::Plain => (0.0, ratio),
+            };
+            column[d * kernels.rows] = bound;
+            column[(d + 1) * kernels.rows] = -half;
+            self.norms.push(norm);
+            self.ratios.push(ratio);
+            self.kinds.push(kind);
+            self.expansions.push(expansion);
+        }
+    }
+
+    /// What turns the plain scores of row `i` into squared distances: its squared norm, and the factor of the
+    /// score that is to be taken off. None where f32 could overflow or lose them.
+    pub fn expansion(&self, i: usize) -> Option<(f32, f32)> {
+        self.expansions[i]
+    }
+
+    pub fn tile(&self, t: usize) -> &[f32] {
+        &self.tiles[t * self.tile_len..(t + 1) * self.tile_len]
+    }
+
+    pub fn tiles(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.tiles.chunks_exact(self.tile_len)
+    }
+
+    /// Copies the column of row `i` to column `to` of another tile.
+    pub fn copy_column(&self, i: usize, rows: usize, tile: &mut [f32], to: usize) {
+        let from = &self.tiles[i / rows * self.tile_len..][..self.tile_len][i % rows..];
+        for (to, from) in tile[to..].iter_mut().step_by(rows).zip(from.iter().step_by(rows)) {
+            *to = *from;
+        }
+    }
+}
+
+fn expansion_of(sum: f32, own: i32, shift: i32, panels: &Panels) -> Option<(f32, f32)> {
+    let sq_norm = f64::from(sum) * 2f64.powi(-2 * own);
+    let exponent = 1 - shift - panels.shift;
+    // A quarter of the range: their sum and the cross term stay inside.
+    let fits = sq_norm + panels.max_sq_norm < f64::from(f32::MAX) / 4.0 && exponent.abs() <= MAX_SHIFT;
+    fits.then(|| (sq_norm as f32, power_of_two(exponent)))
+}

@@ -1,0 +1,318 @@
+//! The contract: the operations every device offers, as free functions. Each checks shapes and values once, then
+//! hands over to the device of the codebook. Nothing above this module knows which device that is, and nothing
+//! below it knows what a quantizer is.
+
+pub(crate) mod cpu;
+pub mod cuda;
+#[doc(hidden)]
+pub mod reference;
+
+use crate::codebook::Codebook;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::matrix::{Element, Matrix, MatrixView};
+pub use cpu::isa::Isa;
+
+/// The label of a row that holds a NaN or an infinity, under [`NonFinite::Sentinel`]. Decodes to a row of NaN.
+pub const SENTINEL: u32 = u32::MAX;
+
+/// How labels are decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The nearest codeword of the real numbers, certified; ties to the lowest index. The same on every device.
+    #[default]
+    Exact,
+    /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device.
+    Fast,
+}
+
+/// What happens to a row that holds a NaN or an infinity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonFinite {
+    /// The call fails with [`Error::NonFinite`] naming the first such row.
+    #[default]
+    Error,
+    /// The row's labels are [`SENTINEL`] and its distances NaN.
+    Sentinel,
+}
+
+/// Options of [`assign`] and [`top_k`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssignOptions {
+    /// How labels are decided.
+    pub precision: Precision,
+    /// What happens to a row that holds a NaN or an infinity.
+    pub non_finite: NonFinite,
+}
+
+/// How many rows each tier settled: the price of exactness, seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssignStats {
+    /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows that the pass can
+    /// score without overflow).
+    pub first: u64,
+    /// Rows settled by the second look, direct f32 sums over the remaining candidates.
+    pub second: u64,
+    /// Rows settled by direct f64 sums.
+    pub f64: u64,
+    /// Rows that needed the exact sign, real-number ties among them.
+    pub exact: u64,
+}
+
+impl std::ops::Add for AssignStats {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        AssignStats {
+            first: self.first + other.first,
+            second: self.second + other.second,
+            f64: self.f64 + other.f64,
+            exact: self.exact + other.exact,
+        }
+    }
+}
+
+impl std::ops::AddAssign for AssignStats {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// The nearest codeword of every row, and how far it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// Index of the nearest codeword, one per row.
+    pub labels: Vec<u32>,
+    /// Squared Euclidean distance to it: the real number rounded to the nearest f32. One per row.
+    pub sq_distances: Vec<f32>,
+    /// How many rows each tier settled.
+    pub stats: AssignStats,
+}
+
+/// The r nearest codewords of every row, nearest first, equal distances by index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopK {
+    /// Codewords per row.
+    pub r: usize,
+    /// `[n, r]` row-major.
+    pub labels: Vec<u32>,
+    /// `[n, r]` row-major; each the real squared distance rounded to the nearest f32.
+    pub sq_distances: Vec<f32>,
+    /// How many rows each tier settled.
+    pub stats: AssignStats,
+}
+
+/// The nearest codeword of every row of `x`, `[n, d]`, and the squared distance to it.
+///
+/// Under [`Precision::Exact`] the label of row i is the lowest j that minimises the real number
+/// sum_t (x_it - e_jt)^2 of the stored values, and the distance is that real number rounded to the nearest f32
+/// (ties to even; +Inf above `f32::MAX`). Both are functions of the data alone: no order of summation, instruction
+/// set, thread count or split into batches changes a bit. Under [`Precision::Fast`] the label may be another
+/// codeword within rounding; the distance is still the rounded real one to that codeword.
+///
+/// One pass over `x`, parallel over the caller's rayon pool; memory beyond the result does not depend on n.
+///
+/// # Errors
+/// - [`Error::Shape`] where `x` has another number of columns than the codewords.
+/// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity, unless
+///   [`NonFinite::Sentinel`] asks for [`SENTINEL`] labels.
+///
+/// ```
+/// use codeword::{AssignOptions, Codebook, Device, MatrixView, assign};
+/// let codebook = Codebook::new(MatrixView::new(&[0.0f32, 0.0, 1.0, 1.0], 2, 2)?, &Device::cpu())?;
+/// let x = MatrixView::new(&[0.9f32, 0.8, 0.5, 0.5], 2, 2)?;
+/// let nearest = assign(x, &codebook, AssignOptions::default())?;
+/// assert_eq!(nearest.labels, [1, 0]); // the second row is as far from both: the lower index wins
+/// assert_eq!(nearest.sq_distances, [0.05, 0.5]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn assign<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, options: AssignOptions) -> Result<Assignment> {
+    let (mut labels, mut sq_distances) = (vec![0; x.rows()], vec![0.0; x.rows()]);
+    let stats = assign_into(x, codebook, options, &mut labels, &mut sq_distances)?;
+    Ok(Assignment { labels, sq_distances, stats })
+}
+
+/// [`assign`] into slices of n values that the caller reuses. After an error their contents are unspecified.
+///
+/// # Errors
+/// - Those of [`assign`], and [`Error::Shape`] where a slice has not one value per row.
+pub fn assign_into<T: Element>(
+    x: MatrixView<'_, T>,
+    codebook: &Codebook,
+    options: AssignOptions,
+    labels: &mut [u32],
+    sq_distances: &mut [f32],
+) -> Result<AssignStats> {
+    const OP: &str = "assign";
+    check_columns(OP, x.cols(), codebook)?;
+    check_len(OP, "labels", x.rows(), labels.len())?;
+    check_len(OP, "distances", x.rows(), sq_distances.len())?;
+    let (codewords, panels) = (codebook.codewords(), codebook.panels());
+    match codebook.device() {
+        Device::Cpu => cpu::assign::assign(x, codewords, panels, options, labels, sq_distances),
+    }
+    .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))
+}
+
+/// The `r` nearest codewords of every row of `x`, nearest first, equal distances by index.
+///
+/// Order and distances are those of the real numbers, as in [`assign`]; repeated codewords all appear.
+///
+/// In the counts of [`TopK::stats`], `first` are the rows for which the filter pass left exactly r candidates, `f64`
+/// those with more, `exact` those whose order took exact sums; there is no second look here.
+///
+/// # Errors
+/// - [`Error::InvalidParameter`] where `r` is 0 or above k.
+/// - Those of [`assign`].
+///
+/// ```
+/// use codeword::{AssignOptions, Codebook, Device, MatrixView, top_k};
+/// let codebook = Codebook::new(MatrixView::new(&[4.0f32, 1.0, 2.0], 3, 1)?, &Device::cpu())?;
+/// let nearest = top_k(MatrixView::new(&[1.5f32], 1, 1)?, &codebook, 3, AssignOptions::default())?;
+/// assert_eq!(nearest.labels, [1, 2, 0]);
+/// assert_eq!(nearest.sq_distances, [0.25, 0.25, 6.25]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, options: AssignOptions) -> Result<TopK> {
+    const OP: &str = "top_k";
+    check_columns(OP, x.cols(), codebook)?;
+    if r == 0 || r > codebook.k() {
+        return Err(Error::InvalidParameter {
+            op: OP,
+            name: "r",
+            expected: format!("from 1 to {}, the number of codewords", codebook.k()),
+            got: r.to_string(),
+        });
+    }
+    let len = checked_len(OP, x.rows(), r)?;
+    let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
+    let (codewords, panels) = (codebook.codewords(), codebook.panels());
+    let stats = match codebook.device() {
+        Device::Cpu => cpu::top_k::top_k(x, codewords, panels, r, options, &mut labels, &mut sq_distances),
+    }
+    .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))?;
+    Ok(TopK { r, labels, sq_distances, stats })
+}
+
+/// The squared Euclidean distance of every row of `x`, `[n, d]`, to every codeword, `[k, d]`: a matrix, `[n, k]`.
+///
+/// **Not an L2 loss.** This is n x k numbers, one per pair, for looking at neighbourhoods, soft assignments or
+/// other programs' argmin; it takes 4 n k bytes. An L2 loss compares each vector with one other, its own codeword,
+/// and is a single number: see [`crate::quantize`] and [`crate::Metrics`], which never form this matrix. For labels
+/// use [`assign`]: the lowest entry of a rounded row need not be the nearest codeword.
+///
+/// Under [`Precision::Fast`] each entry is max(0, |x'|^2 + |e'|^2 - 2 x'.e') in f32, where x' and e' are taken
+/// relative to the mean of the codewords if that shortens them. It is within
+/// (d + 16) 2^-24 (|x| + 3 max_j |e_j|)^2 of the real number (plus 2^-126 for underflow). Rows for which a squared
+/// norm would overflow f32 are computed as under [`Precision::Exact`]: direct sums in f64, the real number rounded
+/// to the nearest f32. No entry is NaN.
+///
+/// # Errors
+/// - [`Error::Shape`] where `x` has another number of columns than the codewords, or n k overflows.
+/// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity.
+///
+/// ```
+/// use codeword::{Codebook, Device, MatrixView, Precision, pairwise_sq_l2};
+/// let codebook = Codebook::new(MatrixView::new(&[0.0f32, 0.0, 3.0, 4.0], 2, 2)?, &Device::cpu())?;
+/// let x = MatrixView::new(&[0.0f32, 0.0], 1, 2)?;
+/// assert_eq!(pairwise_sq_l2(x, &codebook, Precision::Exact)?.as_slice(), &[0.0, 25.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn pairwise_sq_l2<T: Element>(
+    x: MatrixView<'_, T>,
+    codebook: &Codebook,
+    precision: Precision,
+) -> Result<Matrix<f32>> {
+    let mut out = vec![0.0; checked_len("pairwise_sq_l2", x.rows(), codebook.k())?];
+    pairwise_sq_l2_into(x, codebook, precision, &mut out)?;
+    Matrix::new(out, x.rows(), codebook.k())
+}
+
+/// [`pairwise_sq_l2`] into a slice of n k values that the caller reuses.
+///
+/// # Errors
+/// - Those of [`pairwise_sq_l2`], and [`Error::Shape`] where `out` has another length.
+pub fn pairwise_sq_l2_into<T: Element>(
+    x: MatrixView<'_, T>,
+    codebook: &Codebook,
+    precision: Precision,
+    out: &mut [f32],
+) -> Result<()> {
+    const OP: &str = "pairwise_sq_l2";
+    check_columns(OP, x.cols(), codebook)?;
+    check_len(OP, "distances", checked_len(OP, x.rows(), codebook.k())?, out.len())?;
+    let (codewords, panels) = (codebook.codewords(), codebook.panels());
+    match codebook.device() {
+        Device::Cpu => cpu::pairwise_sq_l2::pairwise_sq_l2(x, codewords, panels, precision, out),
+    }
+    .map_err(|row| non_finite(OP, x, row, "remove the vector"))
+}
+
+/// The codewords of `codes`, `[n, d]`. [`SENTINEL`] gives a row of NaN.
+///
+/// # Errors
+/// - [`Error::CodeOutOfRange`] naming the first code that is neither below k nor [`SENTINEL`].
+///
+/// ```
+/// use codeword::{Codebook, Device, MatrixView, decode};
+/// let codebook = Codebook::new(MatrixView::new(&[0.0f32, 0.5, 3.0, 4.0], 2, 2)?, &Device::cpu())?;
+/// assert_eq!(decode(&[1, 0, 1], &codebook)?.as_slice(), &[3.0, 4.0, 0.0, 0.5, 3.0, 4.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn decode(codes: &[u32], codebook: &Codebook) -> Result<Matrix<f32>> {
+    let mut out = vec![0.0; checked_len("decode", codes.len(), codebook.d())?];
+    decode_into(codes, codebook, &mut out)?;
+    Matrix::new(out, codes.len(), codebook.d())
+}
+
+/// [`decode`] into a slice of n d values that the caller reuses.
+///
+/// # Errors
+/// - Those of [`decode`], and [`Error::Shape`] where `out` has another length.
+pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Result<()> {
+    const OP: &str = "decode";
+    check_len(OP, "vectors", checked_len(OP, codes.len(), codebook.d())?, out.len())?;
+    match codebook.device() {
+        Device::Cpu => cpu::gather::gather(codes, codebook.codewords(), out),
+    }
+    .map_err(|position| Error::CodeOutOfRange { op: OP, position, code: codes[position], k: codebook.k() })
+}
+
+/// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
+/// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
+pub(crate) fn sq_sums<T: Element>(x: MatrixView<'_, T>, labels: &[u32], codebook: &Codebook) -> Vec<(f64, f64)> {
+    match codebook.device() {
+        Device::Cpu => cpu::sq_sums::sq_sums(x, codebook.codewords(), labels),
+    }
+}
+
+const SENTINEL_WAY_OUT: &str = "remove the vector, or ask for sentinel codes";
+
+pub(crate) fn check_columns(op: &'static str, cols: usize, codebook: &Codebook) -> Result<()> {
+    if cols != codebook.d() {
+        let expected = format!("vectors of {} columns, as the codewords have", codebook.d());
+        return Err(Error::Shape { op, expected, got: cols.to_string() });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_len(op: &'static str, what: &str, expected: usize, got: usize) -> Result<()> {
+    if expected != got {
+        return Err(Error::Shape { op, expected: format!("{expected} {what}"), got: got.to_string() });
+    }
+    Ok(())
+}
+
+fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
+    // A vector cannot hold more than isize::MAX bytes.
+    rows.checked_mul(cols).filter(|&len| len <= isize::MAX as usize / 4).ok_or_else(|| Error::Shape {
+        op,
+        expected: "a result that fits the address space".into(),
+        got: format!("{rows} x {cols}"),
+    })
+}
+
+fn non_finite<T: Element>(op: &'static str, x: MatrixView<'_, T>, row: usize, way_out: &'static str) -> Error {
+    let values = x.row(row).iter().map(|value| value.to_f32());
+    let (col, got) = values.enumerate().find(|(_, value)| !value.is_finite()).unwrap_or((0, f32::NAN));
+    Error::NonFinite { op, what: "vector", row, col, got, way_out }
+}

@@ -1,0 +1,45 @@
+//! Where the work is done.
+
+use crate::error::Result;
+
+/// A place that holds matrices and computes on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The processor this program runs on, with the widest vector instructions it has (see [`crate::Isa`]).
+    Cpu,
+}
+
+impl Device {
+    /// The processor.
+    pub fn cpu() -> Device {
+        Device::Cpu
+    }
+
+    /// The first usable CUDA device, else the processor; a log line (`info`) says which and why.
+    pub fn best() -> Device {
+        match Device::cuda(0) {
+            Ok(device) => device,
+            Err(why) => {
+                log::info!("using the CPU: {why}");
+                Device::Cpu
+            }
+        }
+    }
+
+    /// CUDA device number `ordinal`; never anything else in its place.
+    ///
+    /// # Errors
+    /// - [`Error::NoCudaDevice`](crate::Error::NoCudaDevice) naming the step that failed and the way out.
+    pub fn cuda(ordinal: usize) -> Result<Device> {
+        crate::backend::cuda::open(ordinal)
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Row-major matrices of f32, f16 or bf16: [`Matrix`] owns its elements, [`MatrixView`] borrows rows that may
+//! lie further apart than they are long.
+
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// The element types of vectors and codebooks: f32, [`half::f16`], [`half::bf16`]. Each converts to f32 exactly.
+pub trait Element: sealed::Sealed + bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync {
+    /// The type as a value.
+    const DTYPE: Dtype;
+    /// The same number as f32; exact.
+    fn to_f32(self) -> f32;
+    /// Writes the same numbers as f32; exact. Both slices have one length.
+    fn widen(src: &[Self], dst: &mut [f32]) {
+        for (d, s) in dst.iter_mut().zip(src) {
+            *d = s.to_f32();
+        }
+    }
+    /// The same numbers as f32: the slice itself where it is f32 already, else its copy in `buffer`.
+    #[doc(hidden)]
+    fn as_f32<'a>(src: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        buffer.resize(src.len(), 0.0);
+        Self::widen(src, buffer);
+        buffer
+    }
+}
+
+/// An element type as a value, for messages and plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl Dtype {
+    /// `"f32"`, `"f16"` or `"bf16"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+}
+
+impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+    fn to_f32(self) -> f32 {
+        self
+    }
+    fn widen(src: &[f32], dst: &mut [f32]) {
+        dst.copy_from_slice(src);
+    }
+    fn as_f32<'a>(src: &'a [f32], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        src
+    }
+}
+
+impl Element for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+    fn widen(src: &[f16], dst: &mut [f32]) {
+        // The crate's own conversion uses F16C or NEON where the machine has it.
+        half::slice::HalfFloatSliceExt::convert_to_f32_slice(src, dst);
+    }
+}
+
+impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+}
+
+/// An owned row-major matrix, `[rows, cols]`, without gaps.
+///
+/// ```
+/// use codeword::Matrix;
+/// let m = Matrix::new(vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3)?;
+/// assert_eq!(m.view().row(1), &[4.0, 5.0, 6.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix<T> {
+    data: Vec<T>,
+    rows: usize,
+    cols: usize,
+}
+
+impl<T: Element> Matrix<T> {
+    /// Takes `rows * cols` elements, row after row.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `data.len()` is not `rows * cols`.
+    pub fn new(data: Vec<T>, rows: usize, cols: usize) -> Result<Self> {
+        if rows.checked_mul(cols) != Some(data.len()) {
+            return Err(Error::Shape {
+                op: "Matrix::new",
+                expected: format!("{rows} x {cols} elements"),
+                got: format!("{}", data.len()),
+            });
+        }
+        Ok(Matrix { data, rows, cols })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The elements, row after row.
+    pub fn as_slice(&self) -> &[T] {
+        &self.data
+    }
+
+    /// The elements, row after row.
+    pub fn into_vec(self) -> Vec<T> {
+        self.data
+    }
+
+    /// A view of the whole matrix.
+    pub fn view(&self) -> MatrixView<'_, T> {
+        MatrixView { data: &self.data, rows: self.rows, cols: self.cols, row_stride: self.cols }
+    }
+}
+
+/// A borrowed row-major matrix, `[rows, cols]`; row `i` starts at element `i * row_stride`.
+///
+/// A column range of a matrix is such a view, which is how a product quantizer sees its sub-vectors:
+///
+/// ```
+/// use codeword::MatrixView;
+/// let data = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+/// let whole = MatrixView::new(&data, 2, 4)?;
+/// let right = whole.columns(2..4)?;
+/// assert_eq!(right.row(1), &[7.0, 8.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MatrixView<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<T> Clone for MatrixView<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for MatrixView<'_, T> {}
+
+impl<'a, T: Element> MatrixView<'a, T> {
+    /// A view of `rows * cols` elements without gaps.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `data` holds another number of elements.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
+        if rows.checked_mul(cols) != Some(data.len()) {
+            return Err(Error::Shape {
+                op: "MatrixView::new",
+                expected: format!("{rows} x {cols} elements"),
+                got: format!("{}", data.len()),
+            });
+        }
+        Ok(MatrixView { data, rows, cols, row_stride: cols })
+    }
+
+    /// A view whose rows start `row_stride` elements apart. What lies behind the last row's last column may be missing.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `row_stride < cols`, or `data` ends before the last row does.
+    pub fn with_stride(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Result<Self> {
+        let needed = match rows {
+            0 => Some(0),
+            _ => (rows - 1).checked_mul(row_stride).and_then(|start| start.checked_add(cols)),
+        };
+        if row_stride < cols || needed.is_none_or(|needed| needed > data.len()) {
+            return Err(Error::Shape {
+                op: "MatrixView::with_stride",
+                expected: format!("a stride of at least {cols} and data for {rows} rows"),
+                got: format!("a stride of {row_stride} and {} elements", data.len()),
+            });
+        }
+        Ok(MatrixView { data, rows, cols, row_stride })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Elements from the start of one row to the start of the next.
+    pub fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Row `i`; `cols` elements.
+    ///
+    /// # Panics
+    /// Where `i >= rows`, as slices do.
+    pub fn row(&self, i: usize) -> &'a [T] {
+        assert!(i < self.rows, "row {i} of {}", self.rows);
+        let start = i * self.row_stride;
+        &self.data[start..start + self.cols]
+    }
+
+    /// The view of a range of rows.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where the range ends behind the last row or runs backwards.
+    pub fn row_range(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.rows {
+            return Err(Error::Shape {
+                op: "MatrixView::row_range",
+                expected: format!("a range within {} rows", self.rows),
+                got: format!("{range:?}"),
+            });
+        }
+        Ok(self.block(range))
+    }
+
+    /// [`MatrixView::row_range`] of a range that is known to lie within.
+    pub(crate) fn block(&self, range: std::ops::Range<usize>) -> Self {
+        let start = if range.is_empty() { 0 } else { range.start * self.row_stride };
+        MatrixView { data: &self.data[start..], rows: range.len(), ..*self }
+    }
+
+    /// The view of a range of columns.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where the range ends behind the last column or runs backwards.
+    pub fn columns(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.cols {
+            return Err(Error::Shape {
+                op: "MatrixView::columns",
+                expected: format!("a range within {} columns", self.cols),
+                got: format!("{range:?}"),
+            });
+        }
+        let data = if self.rows == 0 { self.data } else { &self.data[range.start..] };
+        Ok(MatrixView { data, cols: range.end - range.start, ..*self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strided_view_ends_with_the_last_element_of_its_last_row() {
+        let data: Vec<f32> = (0..11).map(|i| i as f32).collect();
+        let view = MatrixView::with_stride(&data, 3, 3, 4).unwrap();
+        assert_eq!(view.row(2), &[8.0, 9.0, 10.0]);
+        assert!(MatrixView::with_stride(&data[..10], 3, 3, 4).is_err());
+        assert!(MatrixView::with_stride(&data, 3, 3, 2).is_err());
+        assert!(MatrixView::with_stride(&data, usize::MAX, 3, 4).is_err());
+        assert_eq!(view.row_range(1..3).unwrap().row(1), &[8.0, 9.0, 10.0]);
+        assert_eq!(view.row_range(3..3).unwrap().rows(), 0);
+        assert_eq!(view.columns(1..3).unwrap().row(2), &[9.0, 10.0]);
+        assert_eq!(view.columns(3..3).unwrap().row(2), &[0.0f32; 0]);
+        assert!(view.columns(2..4).is_err());
+        assert!(view.row_range(2..4).is_err());
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_an_error() {
+        assert!(Matrix::<f32>::new(vec![], usize::MAX, 2).is_err());
+        assert!(MatrixView::<f32>::new(&[], usize::MAX, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn widening_is_exact_for_every_16_bit_pattern() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        let halves: Vec<f16> = bits.iter().map(|&b| f16::from_bits(b)).collect();
+        let mut wide = vec![0.0f32; halves.len()];
+        f16::widen(&halves, &mut wide);
+        for (&h, &w) in halves.iter().zip(&wide) {
+            // An f16 is sign * m * 2^e with a small integer m: computed here in f64, independently of any conversion.
+            let b = h.to_bits();
+            let (e, m) = (i32::from(b >> 10 & 31), f64::from(b & 1023));
+            let magnitude = match e {
+                31 if m == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                0 => m * (-24f64).exp2(),
+                _ => (1024.0 + m) * f64::from(e - 25).exp2(),
+            };
+            let expected = if b >> 15 == 1 { -magnitude } else { magnitude };
+            assert!(f64::from(w) == expected || (w.is_nan() && expected.is_nan()), "{b:#x}: {w} against {expected}");
+        }
+        // A bf16 is the upper half of an f32.
+        for &b in &bits {
+            let (value, expected) = (bf16::from_bits(b).to_f32(), f32::from_bits(u32::from(b) << 16));
+            assert!(value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan()), "{b:#x}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Quantizers: what turns vectors into codes and back.
+
+pub mod vector;
