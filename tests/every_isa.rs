@@ -1,0 +1,115 @@
+//! The same labels and distances with every set of vector instructions this machine has, one process each: the choice
+//! is made once per process, by the environment variable `CODEWORD_ISA`.
+//!
+//! Under an emulator without registered binary formats, `CODEWORD_TEST_RUNNER` names the command, with arguments
+//! separated by spaces, that runs a test binary.
+
+mod common;
+
+use codeword::{Codebook, Device, Error, Isa, MatrixView};
+use common::{assert_exact, cases, golden, is_required, scaled};
+use std::process::{Command, Output};
+
+/// What the child does; unset, and the child's tests do nothing.
+const ROLE: &str = "CODEWORD_TEST_CHILD";
+
+/// Runs the one test `name` of this file in a process of its own.
+fn child(name: &str, isa: &str) -> Output {
+    let this = std::env::current_exe().expect("the path of this test");
+    let mut command = match std::env::var("CODEWORD_TEST_RUNNER") {
+        Err(_) => Command::new(this),
+        Ok(runner) => {
+            let mut words = runner.split_whitespace();
+            let mut command = Command::new(words.next().expect("CODEWORD_TEST_RUNNER names a command"));
+            command.args(words).arg(this);
+            command
+        }
+    };
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, name).env("CODEWORD_ISA", isa).output().expect("this test runs again as a child")
+}
+
+/// Asserts success and that the child did what it was made for: a filter that matches no test succeeds too.
+fn assert_done(isa: &str, output: &Output, done: &str) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{isa}: {}\n{text}\n{errors}", output.status);
+    assert!(text.contains(done), "{isa}: the child did not say {done:?}\n{text}\n{errors}");
+}
+
+fn is_child(name: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|role| role == name)
+}
+
+#[test]
+fn labels_and_distances_are_exact_on_every_isa() {
+    let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    println!("instruction sets of this machine: {}", available.join(", "));
+    assert!(available.contains(&"portable"));
+    for isa in Isa::ALL.map(Isa::name) {
+        if available.contains(&isa) {
+            let output = child("as_child_compare_with_exact_arithmetic", isa);
+            assert_done(isa, &output, &format!("exact on {isa}"));
+        } else {
+            assert!(!is_required(isa), "CODEWORD_TEST_REQUIRE contains {isa}, which this machine lacks");
+            if isa == "avx2" && cfg!(target_arch = "x86_64") {
+                println!("skipped: this machine lacks avx2");
+            }
+        }
+    }
+}
+
+#[test]
+fn as_child_compare_with_exact_arithmetic() {
+    if !is_child("as_child_compare_with_exact_arithmetic") {
+        return;
+    }
+    let isa = Isa::selected().expect("the set that the parent found").name();
+    assert_eq!(std::env::var("CODEWORD_ISA").as_deref(), Ok(isa));
+    for case in golden::load() {
+        if case.x.rows() > 0 {
+            assert_exact(&case.name, case.x.view(), case.codewords.view());
+        }
+    }
+    // Sizes on either side of tiles and panels, and past one chunk of 512 dimensions.
+    let shapes = [(13, 33, 7), (29, 17, 16), (7, 70, 33), (15, 31, 1), (9, 23, 515)];
+    for (n, k, d) in shapes.into_iter().take(scaled(shapes.len()).max(2)) {
+        for case in cases::adversarial(n, k, d) {
+            assert_exact(&case.name, case.x.view(), case.codewords.view());
+        }
+    }
+    println!("exact on {isa}");
+}
+
+#[test]
+fn an_unknown_isa_is_an_error_that_lists_the_known_ones() {
+    assert_done("nonsense", &child("as_child_refuse_an_unknown_isa", "nonsense"), "refused");
+}
+
+#[test]
+fn as_child_refuse_an_unknown_isa() {
+    if is_child("as_child_refuse_an_unknown_isa") {
+        assert_refused(Isa::selected().unwrap_err());
+        println!("refused");
+    }
+}
+
+#[test]
+fn a_codebook_under_an_unknown_isa_is_the_same_error() {
+    assert_done("nonsense", &child("as_child_refuse_a_codebook", "nonsense"), "refused");
+}
+
+#[test]
+fn as_child_refuse_a_codebook() {
+    if is_child("as_child_refuse_a_codebook") {
+        let codewords = MatrixView::new(&[1.0f32, 2.0], 2, 1).unwrap();
+        assert_refused(Codebook::new(codewords, &Device::cpu()).unwrap_err());
+        println!("refused");
+    }
+}
+
+fn assert_refused(error: Error) {
+    let text = error.to_string();
+    assert!(matches!(error, Error::InvalidParameter { name: "CODEWORD_ISA", .. }), "{text}");
+    assert!(text.contains("nonsense") && text.contains("portable"), "{text}");
+}
