@@ -1,0 +1,207 @@
+//! The command line, as clap parses it.
+
+use crate::cli::values::{CodeDtype, DeviceChoice, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, weight};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Data goes to files or standard output, messages and progress to standard error.
+Exit codes: 0 done, 1 failed at run time, 2 usage, 3 bad input, 4 device not usable, 130 interrupted.
+
+Examples:
+  codeword encode x.npy -c codebook.npy -o codes.npy
+  codeword decode codes.npy -c codebook.npy -o reconstruction.npy
+  codeword eval x.npy -c codebook.npy";
+
+/// Exact vector quantization: certified nearest codewords, the same codes on every device.
+#[derive(Debug, Parser)]
+#[command(name = "codeword", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub verb: Verb,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Encode(Encode),
+    Decode(Decode),
+    Distances(Distances),
+    Eval(Eval),
+    Inspect(Inspect),
+    /// Say what devices, libraries and instruction sets this machine offers, and why not
+    Doctor,
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Write the nearest codeword of every vector
+///
+/// The code is the lowest index among the codewords nearest in real-number arithmetic: the same on every device, for
+/// every thread count and memory limit. CODES has the leading axes of X as its shape.
+#[derive(Debug, ClapArgs)]
+pub struct Encode {
+    #[command(flatten)]
+    pub vectors: Vectors,
+    #[command(flatten)]
+    pub model: Model,
+    /// Codes to write (.npy)
+    #[arg(short, long, value_name = "CODES", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Also write the squared distances to the codewords chosen, f32, in the shape of CODES
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub distances: Option<PathBuf>,
+    /// Also write the nearest codeword in place of every vector, f32, in the shape of X
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub reconstruction: Option<PathBuf>,
+    /// Write the R nearest codewords, nearest first, along one more axis of CODES
+    #[arg(long, value_name = "R", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub top_k: Option<u32>,
+    /// Element type of CODES [default: the smallest that holds every code]
+    #[arg(long, value_name = "TYPE")]
+    pub code_dtype: Option<CodeDtype>,
+    #[command(flatten)]
+    pub non_finite: NonFinite,
+}
+
+/// Write the codewords that codes stand for
+///
+/// The output is f32 and has one axis more than CODES. The code 4294967295 (of --non-finite sentinel) becomes a
+/// vector of NaN.
+#[derive(Debug, ClapArgs)]
+pub struct Decode {
+    /// Codes: integers of any type and rank (.npy)
+    #[arg(value_name = "CODES", value_hint = ValueHint::FilePath)]
+    pub codes: PathBuf,
+    #[command(flatten)]
+    pub model: Model,
+    /// Vectors to write (.npy)
+    #[arg(short, long, value_name = "X", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+}
+
+/// Write the squared distance of every vector to every codeword
+///
+/// By default as |z|^2 + |e|^2 - 2 z.e in f32, clamped at 0, which is fast and rounded: the smallest entry of a row
+/// need not be at the code that encode writes. With --precision exact as the sum of squared differences in f64.
+#[derive(Debug, ClapArgs)]
+pub struct Distances {
+    #[command(flatten)]
+    pub vectors: Vectors,
+    #[command(flatten)]
+    pub model: Model,
+    /// Distances to write: f32, the last axis of X replaced by the codewords (.npy)
+    #[arg(short, long, value_name = "D", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+}
+
+/// Say how well a codebook represents vectors
+#[derive(Debug, ClapArgs)]
+pub struct Eval {
+    #[command(flatten)]
+    pub vectors: Vectors,
+    #[command(flatten)]
+    pub model: Model,
+    /// Weight of the commitment loss
+    #[arg(long, value_name = "BETA", default_value_t = 0.25, allow_negative_numbers = true, value_parser = weight)]
+    pub beta: f64,
+    #[command(flatten)]
+    pub non_finite: NonFinite,
+}
+
+/// Say what a file holds
+#[derive(Debug, ClapArgs)]
+pub struct Inspect {
+    /// The file (.npy or .safetensors)
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Read all values too [default: only of files up to 64 MiB]
+    #[arg(long)]
+    pub values: bool,
+    /// Read a 2-byte array as bf16, which .npy has no name for
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<Reinterpret>,
+}
+
+/// The vectors a verb reads.
+#[derive(Debug, ClapArgs)]
+pub struct Vectors {
+    /// Vectors along the last axis: f16, f32, f64 or integers, any rank, C or Fortran order (.npy, .safetensors)
+    #[arg(value_name = "X", value_hint = ValueHint::FilePath)]
+    pub x: PathBuf,
+    /// Read a 2-byte array X as bf16, which .npy has no name for
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<Reinterpret>,
+}
+
+/// The codebook a verb reads.
+#[derive(Debug, ClapArgs)]
+pub struct Model {
+    /// Codebook of shape (k, d) (.npy, .safetensors)
+    #[arg(short, long = "codebook", value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub codebook: PathBuf,
+    /// Read a 2-byte codebook as bf16, which .npy has no name for
+    #[arg(long, value_name = "TYPE")]
+    pub codebook_dtype: Option<Reinterpret>,
+}
+
+/// What happens to a vector that holds a NaN or an infinity.
+#[derive(Debug, ClapArgs)]
+pub struct NonFinite {
+    /// What to do with a vector that holds a NaN or an infinity: stop and name it, or give it the code 4294967295
+    #[arg(long, value_name = "POLICY", default_value = "error")]
+    pub non_finite: Policy,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where to compute: auto (a GPU if one is usable, else the processor), cpu, cuda or cuda:N
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// exact: decided in real-number arithmetic; fast: one rounded pass [default: exact; distances: fast]
+    #[arg(long, global = true, value_name = "MODE")]
+    pub precision: Option<PrecisionChoice>,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
+    /// Memory for the buffers, whatever the size of the files: 512M, 2G [default: 256M]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub max_memory: Option<Size>,
+    /// Replace existing output files
+    #[arg(long, global = true)]
+    pub force: bool,
+    /// Print the plan (sizes, memory, outputs) and write nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Print one JSON object to standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to show progress; auto: where standard error is a terminal
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressChoice,
+    /// Only print errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,142 @@
+//! `codeword doctor`: what this machine offers, what is missing, and what is used instead.
+
+use crate::cli::args::Global;
+use crate::cli::exit::Result;
+use crate::cli::report::{print_json, print_table, size_text};
+use crate::cli::values::DeviceChoice;
+use codeword::backend::cuda::probe::Probe;
+use codeword::{Device, Isa};
+use serde_json::{Value, json};
+
+/// What the build script found; this version has no kernels to compile and does not look.
+const NVCC: &str = env!("CODEWORD_NVCC");
+
+pub fn run(global: &Global) -> Result<()> {
+    let probe = Probe::run();
+    let used = match global.device {
+        DeviceChoice::Auto => Ok(Device::best()),
+        _ => global.device.open(),
+    };
+    let named = used.as_ref().map(Device::to_string).unwrap_or_else(|_| "none".into());
+    if global.json {
+        print_json(&json(&probe, &named))?
+    } else {
+        print_table(&table(&probe, &named))?
+    }
+    // A device that was demanded and cannot be had is an error here too, after the report that says why.
+    used.map(|_| ())
+}
+
+fn json(probe: &Probe, used: &str) -> Value {
+    let step = |step: &codeword::backend::cuda::probe::Step| match &step.outcome {
+        Ok(found) => json!({"step": step.name, "ok": true, "found": found}),
+        Err(missing) => json!({"step": step.name, "ok": false, "found": missing.got, "way_out": missing.way_out}),
+    };
+    json!({
+        "verb": "doctor",
+        "version": env!("CARGO_PKG_VERSION"),
+        "target": {"arch": std::env::consts::ARCH, "os": std::env::consts::OS},
+        "device": used,
+        "isa": {
+            "used": Isa::selected().ok().map(Isa::name),
+            "available": Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>(),
+            "error": Isa::selected().err().map(|error| error.to_string()),
+        },
+        "cores": std::thread::available_parallelism().ok().map(std::num::NonZero::get),
+        "threads": rayon::current_num_threads(),
+        "cuda": {
+            "nvcc_at_build_time": (!NVCC.is_empty()).then_some(NVCC),
+            "steps": probe.steps.iter().map(step).collect::<Vec<_>>(),
+            "devices": probe.devices.iter().map(|it| json!({
+                "ordinal": it.ordinal,
+                "name": it.name,
+                "compute_capability": format!("{}.{}", it.capability.0, it.capability.1),
+                "memory": it.memory,
+            })).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn table(probe: &Probe, used: &str) -> Vec<[String; 3]> {
+    let row = |label: &str, value: &str, remark: String| [label.into(), value.into(), remark];
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let mut rows = vec![row("codeword", env!("CARGO_PKG_VERSION"), system)];
+
+    let selected = Isa::selected();
+    for isa in Isa::ALL {
+        let (value, remark) = match &selected {
+            Ok(used) if *used == isa => ("used", "the environment variable CODEWORD_ISA forces another".to_string()),
+            _ if isa.is_available() => ("available", String::new()),
+            _ => ("-", "this processor lacks it".into()),
+        };
+        rows.push(row(&format!("instructions {}", isa.name()), value, remark));
+    }
+    if let Err(error) = selected {
+        rows.push(row("instructions", "wrong", error.to_string()));
+    }
+    let cores = std::thread::available_parallelism().map_or("unknown".into(), |cores| cores.to_string());
+    rows.push(row(
+        "threads",
+        &rayon::current_num_threads().to_string(),
+        format!("cores: {cores}; --threads sets another number"),
+    ));
+    rows.extend(caches().into_iter().map(|(name, size)| row(&name, &size, String::new())));
+    if let Some((total, available)) = memory() {
+        rows.push(row("memory", &size_text(total), format!("{} available", size_text(available))));
+    }
+
+    rows.push(match NVCC {
+        "" => {
+            row("cuda nvcc", "-", "none found when this was built; not needed, this version has no kernels yet".into())
+        }
+        nvcc => row("cuda nvcc", "ok", format!("found when this was built: {nvcc}")),
+    });
+    for step in &probe.steps {
+        let label = format!("cuda {}", step.name);
+        match &step.outcome {
+            Ok(found) => rows.push(row(&label, "ok", found.clone())),
+            Err(missing) => {
+                rows.push(row(&label, "missing", missing.got.clone()));
+                rows.push(row("", "way out", missing.way_out.clone()));
+            }
+        }
+        if step.name == "count" {
+            rows.extend(probe.devices.iter().map(|it| {
+                let (major, minor) = it.capability;
+                let remark = format!("{}, compute capability {major}.{minor}, {}", it.name, size_text(it.memory));
+                row(&format!("cuda:{}", it.ordinal), "seen", remark)
+            }));
+        }
+    }
+    rows.push(row("device", used, "what --device names, or auto chooses".into()));
+    rows
+}
+
+/// The caches of the first core, where Linux tells them.
+fn caches() -> Vec<(String, String)> {
+    let read = |index: usize, what: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{what}");
+        std::fs::read_to_string(path).ok().map(|text| text.trim().to_string())
+    };
+    let cache = |index| {
+        let kind = read(index, "type")?;
+        let letter = kind.get(..1).filter(|_| kind != "Unified").unwrap_or("").to_lowercase();
+        let size = read(index, "size")?;
+        let size = size
+            .strip_suffix('K')
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .map_or(size.clone(), |kib| size_text(kib << 10));
+        Some((format!("cache L{}{letter}", read(index, "level")?), size))
+    };
+    (0..8).map_while(cache).collect()
+}
+
+/// Total and available bytes, where Linux tells them.
+fn memory() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    Some((field("MemTotal:")?, field("MemAvailable:")?))
+}

@@ -1,0 +1,126 @@
+//! `codeword eval`: how well a codebook represents vectors.
+
+use crate::cli::args::{Eval, Global};
+use crate::cli::exit::{Exit, OrExit, Result};
+use crate::cli::input::{Model, Vectors};
+use crate::cli::plan::{Blocks, Plan, RowCost};
+use crate::cli::report::{self, Clock, Report};
+use crate::cli::stream::{Block, Stream};
+use codeword::{AssignOptions, AssignStats, Metrics, MetricsSum, Precision, assign};
+use serde_json::json;
+
+const WAY_OUT: &str = "remove or repair it, or leave such vectors out with --non-finite sentinel";
+
+pub fn run(args: &Eval, global: &Global) -> Result<()> {
+    let mut clock = Clock::start();
+    let vectors = Vectors::open(&args.vectors)?;
+    let model = Model::open(&args.model)?;
+    model.check_fits(&vectors)?;
+    let (n, d, k) = (vectors.n, vectors.d, model.k);
+    let device = global.open_device()?;
+    let options = AssignOptions {
+        precision: global.precision_or(Precision::Exact),
+        non_finite: args.non_finite.non_finite.into(),
+    };
+
+    let cost = RowCost { buffer: 4 * d as u64 + 8, scratch: 0, work: (k as u64).saturating_mul(d as u64) };
+    let blocks = Blocks::new(n, cost, global)?;
+    if global.dry_run {
+        let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
+        let precision = Some(options.precision);
+        let plan = Plan { verb: "eval", inputs: &inputs, targets: &[], n, cost, blocks, device: &device, precision };
+        return plan.print(global);
+    }
+
+    let codebook = model.load(&device, &mut clock)?;
+    let (mut stats, mut sum) = (AssignStats::default(), MetricsSum::new(&codebook));
+    let compute = |block: &mut Block| {
+        let x = block.view(d).or_exit(Exit::BadInput)?;
+        let assignment = assign(x, &codebook, options).map_err(|error| vectors.explain(error, block.first, WAY_OUT))?;
+        stats += assignment.stats;
+        sum.add(x, &assignment.labels).or_exit(Exit::Failed)
+    };
+    let stream = Stream { verb: "eval", n, unit: "vectors", blocks, global };
+    let (times, rounded) = stream.run_vectors(&vectors, compute, |_| Ok(()))?;
+    let (seconds, metrics) = (clock.stop(times), sum.finish());
+
+    let dtype = vectors.reader.header().scalar;
+    let rate = (k as f64).log2();
+    if global.json {
+        let (verb, precision) = ("eval", Some(options.precision));
+        let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: Some(stats) };
+        // An infinite number has no form in JSON: snr_db is null where nothing is lost.
+        return report.print(json!({
+            "rounded_rows": rounded,
+            "skipped_rows": metrics.skipped,
+            "beta": args.beta,
+            "inertia": metrics.inertia,
+            "distortion": metrics.distortion,
+            "mse": metrics.mse,
+            "codebook_loss": metrics.mse,
+            "commitment_loss": args.beta * metrics.mse,
+            "snr_db": metrics.snr_db,
+            "perplexity": metrics.perplexity,
+            "utilization": metrics.utilization,
+            "dead": metrics.dead,
+            "rate": rate,
+        }));
+    }
+    let mut rows = vec![
+        ["vectors".into(), format!("{n} x {d} {}", dtype.name()), vectors.reader.file().display().to_string()],
+        ["codewords".into(), k.to_string(), model.reader.file().display().to_string()],
+    ];
+    rows.extend(table(&metrics, args.beta, rate, k));
+    if rounded > 0 {
+        rows.push(["rounded".into(), rounded.to_string(), "vectors that f32 could not hold exactly".into()]);
+    }
+    if metrics.skipped > 0 {
+        rows.push([
+            "skipped".into(),
+            metrics.skipped.to_string(),
+            "vectors with a NaN or an infinity, left out".into(),
+        ]);
+    }
+    report::print_table(&rows)
+}
+
+fn table(metrics: &Metrics, beta: f64, rate: f64, k: usize) -> Vec<[String; 3]> {
+    let row = |label: &str, value: String, remark: &str| [label.into(), value, remark.into()];
+    let snr = if metrics.snr_db.is_finite() { format!("{:.3} dB", metrics.snr_db) } else { metrics.snr_db.to_string() };
+    vec![
+        row("distortion", number(metrics.distortion), "mean squared distance per vector"),
+        row("mse", number(metrics.mse), "mean squared error per element: the L2 loss"),
+        row("codebook loss", number(metrics.mse), ""),
+        row("commitment loss", number(beta * metrics.mse), &format!("with beta = {beta}")),
+        row("SNR", snr, "signal to noise ratio"),
+        row("perplexity", number(metrics.perplexity), &format!("of at most {k}: exp of the entropy of code usage")),
+        row("utilization", format!("{:.2} %", 100.0 * metrics.utilization), "codewords used"),
+        row("dead codewords", metrics.dead.to_string(), "codewords never used"),
+        row("rate", format!("{rate:.3} bits"), "per vector"),
+    ]
+}
+
+/// Seven digits, in the form that suits the magnitude.
+fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude != 0.0 && !(1e-4..1e9).contains(&magnitude) {
+        return format!("{value:.6e}");
+    }
+    let before = if magnitude >= 1.0 { magnitude.log10().floor() as usize + 1 } else { 1 };
+    format!("{value:.digits$}", digits = 7usize.saturating_sub(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_show_seven_digits() {
+        assert_eq!(number(0.0), "0.000000");
+        assert_eq!(number(12345.678), "12345.68");
+        assert_eq!(number(0.25), "0.250000");
+        assert_eq!(number(1.5e-22), "1.500000e-22");
+        assert_eq!(number(f64::NAN), "NaN");
+        assert_eq!(number(f64::INFINITY), "inf");
+    }
+}

@@ -1,0 +1,178 @@
+//! Input files: opened, checked against each other, and errors put in terms of the file as a whole.
+
+use crate::cli::args::{self};
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::report::{Clock, shape_text, size_text};
+use crate::cli::values::Reinterpret;
+use codeword::io::npy::{Reader, Scalar};
+use codeword::{Codebook, Device, Error, MatrixView};
+use std::path::Path;
+
+/// Opens an array, after the questions whose answers the operating system words badly.
+pub fn open(file: &Path, dtype: Option<Reinterpret>) -> Result<Reader> {
+    let name = file.display();
+    match std::fs::metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::BadInput, format!("{name}: no such file; check the path")))
+        }
+        Ok(metadata) if metadata.is_dir() => {
+            Err(Failure::new(Exit::BadInput, format!("{name}: is a folder; name a .npy or .safetensors file in it")))
+        }
+        Ok(metadata) if !metadata.is_file() => Err(Failure::new(
+            Exit::BadInput,
+            format!("{name}: is not a regular file, and blocks are read by position; save it as a file first"),
+        )),
+        // What else may be wrong with it is told by opening it.
+        _ => Reader::open(file, dtype.map(|Reinterpret::Bf16| Scalar::Bf16)).or_exit(Exit::BadInput),
+    }
+}
+
+/// The vectors X.
+pub struct Vectors {
+    pub reader: Reader,
+    pub n: usize,
+    pub d: usize,
+}
+
+impl Vectors {
+    pub fn open(args: &args::Vectors) -> Result<Vectors> {
+        let reader = open(&args.x, args.dtype)?;
+        if reader.header().shape.is_empty() {
+            let message = format!("{}: expected vectors along the last axis, got a single number", args.x.display());
+            return Err(Failure::new(Exit::BadInput, message));
+        }
+        let (n, d) = (reader.rows(), reader.cols());
+        Ok(Vectors { reader, n, d })
+    }
+
+    /// The failure behind an error of the library about a block that starts at row `first` of the file.
+    pub fn explain(&self, error: Error, first: usize, way_out: &str) -> Failure {
+        match error {
+            Error::NonFinite { what: "vector", row, col, got, .. } => {
+                let row = index_text(&self.reader.row_index(first + row), first + row);
+                let file = self.reader.file().display();
+                let message = format!("{file}: vector {row} holds {got} in column {col}; {way_out}");
+                Failure::new(Exit::BadInput, message)
+            }
+            error => Failure { exit: Exit::BadInput, error: error.into() },
+        }
+    }
+}
+
+/// A codebook that is open but not loaded yet.
+pub struct Model {
+    pub reader: Reader,
+    pub k: usize,
+    pub d: usize,
+}
+
+impl Model {
+    pub fn open(args: &args::Model) -> Result<Model> {
+        let reader = open(&args.codebook, args.codebook_dtype)?;
+        let shape = &reader.header().shape;
+        let bad = |what: &str| {
+            let message = format!("{}: expected a codebook of shape (k, d), got {what}", reader.file().display());
+            Err(Failure::new(Exit::BadInput, message))
+        };
+        if let Some(quantizer) = reader.metadata().get("quantizer").filter(|name| *name != "vq") {
+            return bad(&format!("a model of the quantizer {quantizer}, which this version cannot use"));
+        }
+        match shape[..] {
+            [k, d] if k == 0 || d == 0 => {
+                bad(&format!("{}; at least one codeword and one dimension are needed", shape_text(shape)))
+            }
+            [k, _] if k >= u32::MAX as usize => {
+                bad(&format!("{}; codes are u32, so 4294967294 codewords are the most", shape_text(shape)))
+            }
+            [k, d] => Ok(Model { k, d, reader }),
+            [_, _, _] => bad(&format!(
+                "{}; product and residual codebooks are not supported, cut out one (k, d) codebook",
+                shape_text(shape)
+            )),
+            _ => bad(&format!("{}; reshape it", shape_text(shape))),
+        }
+    }
+
+    /// Refuses vectors of another dimension.
+    pub fn check_fits(&self, vectors: &Vectors) -> Result<()> {
+        if self.d == vectors.d {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: expected vectors of {} columns, as the codewords of {} have, got {} of shape {}; name the codebook that \
+             was made for these vectors, or move their components to the last axis",
+            vectors.reader.file().display(),
+            self.d,
+            self.reader.file().display(),
+            vectors.d,
+            shape_text(&vectors.reader.header().shape)
+        );
+        Err(Failure::new(Exit::BadInput, message))
+    }
+
+    /// Reads the codewords. How many of them f32 could not hold exactly is told as a warning.
+    pub fn load(&self, device: &Device, clock: &mut Clock) -> Result<Codebook> {
+        let name = self.reader.file().display();
+        let mut codewords: Vec<f32> = Vec::new();
+        // The file is as large as its shape says, but it may be sparse, and memory is not.
+        let len = self.k.checked_mul(self.d).filter(|&len| codewords.try_reserve_exact(len).is_ok());
+        let Some(len) = len else {
+            let bytes = 4.0 * self.k as f64 * self.d as f64;
+            let message =
+                format!("{name}: its codewords need {} of memory, and there is not that much", size_text(bytes as u64));
+            return Err(Failure::new(Exit::Failed, message));
+        };
+        codewords.resize(len, 0.0);
+        let rounded =
+            clock.load(|| self.reader.read_rows(0, &mut codewords, &mut Vec::new())).or_exit(Exit::BadInput)?;
+        if rounded > 0 {
+            log::warn!("{name}: {rounded} of {} codewords were rounded to f32", self.k);
+        }
+        let view = MatrixView::new(&codewords, self.k, self.d).or_exit(Exit::BadInput)?;
+        clock.prepare(|| Codebook::new(view, device)).map_err(|error| match error {
+            Error::NonFinite { row, col, got, .. } => {
+                let message =
+                    format!("{name}: codeword {row} holds {got} in column {col}; remove it or retrain the codebook");
+                Failure::new(Exit::BadInput, message)
+            }
+            error => Failure { exit: Exit::BadInput, error: anyhow::Error::new(error).context(name.to_string()) },
+        })
+    }
+}
+
+/// `7` for element 7 of one axis, `7, at [1, 3]` where there are more axes.
+pub fn index_text(index: &[usize], position: usize) -> String {
+    match index {
+        [] | [_] => position.to_string(),
+        _ => format!("{position}, at {index:?},"),
+    }
+}
+
+/// The index along every axis of the element at `position` in storage order.
+pub fn multi_index(shape: &[usize], fortran_order: bool, mut position: usize) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    let mut split = |axis: usize| {
+        let extent = shape[axis].max(1);
+        index[axis] = position % extent;
+        position /= extent;
+    };
+    if fortran_order {
+        (0..shape.len()).for_each(&mut split)
+    } else {
+        (0..shape.len()).rev().for_each(&mut split)
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_follow_the_storage_order() {
+        assert_eq!(multi_index(&[2, 3, 4], false, 23), [1, 2, 3]);
+        assert_eq!(multi_index(&[2, 3, 4], false, 4), [0, 1, 0]);
+        assert_eq!(multi_index(&[2, 3, 4], true, 4), [0, 2, 0]);
+        assert_eq!(multi_index(&[], true, 0), [0usize; 0]);
+    }
+}

@@ -1,0 +1,199 @@
+//! What a verb tells about its work: the fields of the `--json` object, and the words for people.
+
+use crate::cli::exit::Result;
+use crate::cli::output::Target;
+use crate::cli::pipeline::Times;
+use crate::cli::plan::precision_text;
+use codeword::io::npy::Scalar;
+use codeword::{AssignStats, Device, Isa, Precision};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Measures a verb from its start.
+pub struct Clock {
+    start: Instant,
+    /// What is done to the codebook before the first row.
+    loaded: Duration,
+    prepared: Duration,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock { start: Instant::now(), loaded: Duration::ZERO, prepared: Duration::ZERO }
+    }
+
+    /// Reads the codebook: counts as reading.
+    pub fn load<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        timed(&mut self.loaded, work)
+    }
+
+    /// Prepares the codebook: counts as computing.
+    pub fn prepare<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        timed(&mut self.prepared, work)
+    }
+
+    /// Ends the measurement.
+    pub fn stop(&self, times: Times) -> Seconds {
+        Seconds {
+            total: self.start.elapsed().as_secs_f64(),
+            read: (times.read + self.loaded).as_secs_f64(),
+            compute: (times.compute + self.prepared).as_secs_f64(),
+            write: times.write.as_secs_f64(),
+        }
+    }
+}
+
+fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = work();
+    *spent += start.elapsed();
+    value
+}
+
+/// Seconds spent. The stages overlap, so they may sum up to more than the total.
+#[derive(Clone, Copy, Debug)]
+pub struct Seconds {
+    pub total: f64,
+    pub read: f64,
+    pub compute: f64,
+    pub write: f64,
+}
+
+impl Seconds {
+    /// `0.52 s (1.2M vectors/s)`
+    pub fn text(&self, n: usize) -> String {
+        format!("{:.2} s ({} vectors/s)", self.total, count_text(n as f64 / self.total.max(1e-9)))
+    }
+}
+
+/// What every verb tells with `--json`.
+pub struct Report<'a> {
+    pub verb: &'static str,
+    pub device: &'a Device,
+    pub n: usize,
+    pub d: usize,
+    pub k: usize,
+    /// Element type of the first input.
+    pub dtype: Scalar,
+    /// Where the verb has a choice.
+    pub precision: Option<Precision>,
+    pub seconds: Seconds,
+    /// How many rows each tier settled, where the verb decides labels.
+    pub tiers: Option<AssignStats>,
+}
+
+impl Report<'_> {
+    /// Prints it, followed by the fields of `more`, which is what this verb alone has to tell.
+    pub fn print(&self, more: Value) -> Result<()> {
+        let Seconds { total, read, compute, write } = self.seconds;
+        let tiers = |it: AssignStats| json!({"first": it.first, "second": it.second, "f64": it.f64, "exact": it.exact});
+        let mut object = json!({
+            "verb": self.verb,
+            "device": self.device.to_string(),
+            "isa": Isa::selected().ok().map(Isa::name),
+            "threads": rayon::current_num_threads(),
+            "n": self.n,
+            "d": self.d,
+            "k": self.k,
+            "dtype": self.dtype.name(),
+            "precision": self.precision.map(precision_text),
+            "seconds": {"total": total, "read": read, "compute": compute, "write": write},
+            "tiers": self.tiers.map(tiers),
+        });
+        if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+            object.extend(more);
+        }
+        print_json(&object)
+    }
+}
+
+/// The outputs with shapes and sizes.
+pub fn targets(targets: &[Target]) -> Value {
+    let describe = |target: &Target| {
+        json!({
+            "role": target.role,
+            "path": target.path.display().to_string(),
+            "dtype": target.header.scalar.name(),
+            "shape": target.header.shape,
+            "fortran_order": target.header.fortran_order,
+            "bytes": target.bytes(),
+        })
+    };
+    targets.iter().map(describe).collect()
+}
+
+/// Prints an object to standard output, on one line: logs of several runs can be read line by line.
+pub fn print_json(object: &Value) -> Result<()> {
+    crate::cli::print(&format!("{object}\n"))
+}
+
+/// Prints rows of label, value and remark, the first two columns aligned.
+pub fn print_table(rows: &[[String; 3]]) -> Result<()> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (labels, values) = (width(0), width(1));
+    let mut text = String::new();
+    for [label, value, remark] in rows {
+        let line = format!("{label:labels$}  {value:values$}  {remark}");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    crate::cli::print(&text)
+}
+
+/// A shape as Python writes it: `(3, 4)`, `(3,)`, `()`.
+pub fn shape_text(shape: &[usize]) -> String {
+    match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Bytes in the unit that suits them: `17 bytes`, `4.9 MiB`.
+pub fn size_text(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+    let mut unit = "bytes";
+    while value >= 1024.0 {
+        let Some(next) = units.next() else { break };
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.1} {unit}") }
+}
+
+/// A count to three digits: `17`, `830k`, `1.25M`.
+pub fn count_text(count: f64) -> String {
+    let (value, unit) = match count {
+        c if c >= 1e9 => (c / 1e9, "G"),
+        c if c >= 1e6 => (c / 1e6, "M"),
+        c if c >= 1e3 => (c / 1e3, "k"),
+        c => return format!("{c:.0}"),
+    };
+    let digits = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_counts_and_shapes_read_well() {
+        assert_eq!(size_text(0), "0 bytes");
+        assert_eq!(size_text(1023), "1023 bytes");
+        assert_eq!(size_text(5_120_000), "4.9 MiB");
+        assert_eq!(size_text(8 << 30), "8.0 GiB");
+        assert_eq!(count_text(17.0), "17");
+        assert_eq!(count_text(830_000.0), "830k");
+        assert_eq!(count_text(1_250_000.0), "1.25M");
+        assert_eq!(count_text(12_500_000.0), "12.5M");
+        assert_eq!(shape_text(&[]), "()");
+        assert_eq!(shape_text(&[3]), "(3,)");
+        assert_eq!(shape_text(&[3, 4]), "(3, 4)");
+    }
+}

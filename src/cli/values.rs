@@ -1,0 +1,152 @@
+//! The values of flags: what can be said, and what it means.
+
+use crate::cli::exit::{Exit, OrExit, Result};
+use clap::ValueEnum;
+use codeword::{Device, Precision};
+use std::str::FromStr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CodeDtype {
+    U8,
+    U16,
+    U32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reinterpret {
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    Error,
+    Sentinel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    Exact,
+    Fast,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What `--device` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// A number of bytes: `65536`, `512M`, `1.5GiB`. Suffixes are powers of 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Precision {
+        match choice {
+            PrecisionChoice::Exact => Precision::Exact,
+            PrecisionChoice::Fast => Precision::Fast,
+        }
+    }
+}
+
+impl From<Policy> for codeword::NonFinite {
+    fn from(policy: Policy) -> codeword::NonFinite {
+        match policy {
+            Policy::Error => codeword::NonFinite::Error,
+            Policy::Sentinel => codeword::NonFinite::Sentinel,
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device itself.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            DeviceChoice::Auto => Ok(Device::best()),
+            DeviceChoice::Cpu => Ok(Device::cpu()),
+            DeviceChoice::Cuda(ordinal) => Device::cuda(ordinal).or_exit(Exit::NoDevice),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N with a device number N".into()),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, suffix) = text.split_at(digits);
+        let suffix = suffix.trim().to_ascii_lowercase();
+        let power = match suffix.trim_end_matches('b').trim_end_matches('i') {
+            "" => Some(0),
+            "k" => Some(10),
+            "m" => Some(20),
+            "g" => Some(30),
+            "t" => Some(40),
+            _ => None,
+        };
+        let bytes = power.zip(number.parse::<f64>().ok()).map(|(power, number)| number * f64::from(power).exp2());
+        match bytes {
+            Some(bytes) if (1.0..9e18).contains(&bytes) => Ok(Size(bytes as u64)),
+            _ => Err("expected a number of bytes above 0, such as 65536, 512M or 2G".into()),
+        }
+    }
+}
+
+/// A finite number that is not negative.
+pub fn weight(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err("expected a finite number of at least 0".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_binary_suffixes() {
+        let size = |text: &str| text.parse::<Size>().ok().map(|size| size.0);
+        assert_eq!(size("65536"), Some(65536));
+        assert_eq!(size("512M"), Some(512 << 20));
+        assert_eq!(size("1.5GiB"), Some(3 << 29));
+        assert_eq!(size("2 kb"), Some(2048));
+        for wrong in ["", "M", "0", "-1", "1X", "1e3", "nan", "99999999T", "1.2.3"] {
+            assert_eq!(size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn devices_are_read_by_name_and_number() {
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for wrong in ["gpu", "cuda:", "cuda:-1", "cuda:x", ""] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
+        }
+    }
+}
