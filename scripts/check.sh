@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Everything a change must pass beside scripts/test.sh. Prints one line with the time of every step and stops at the
+# first that fails. `scripts/check.sh NAME...` runs only the named steps.
+#
+# FUZZ_SECONDS  how long the fuzzer runs (default 60)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+feature_sets=("" "--no-default-features" "--no-default-features --features cli" "--no-default-features --features cuda")
+
+format() {
+    cargo fmt --check
+}
+
+lint() {
+    local set
+    for set in "${feature_sets[@]}"; do
+        # shellcheck disable=SC2086 # a set is several words
+        cargo clippy --all-targets $set -- -D warnings
+    done
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features
+}
+
+# The oldest Rust that Cargo.toml promises.
+msrv() {
+    local wanted current
+    wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
+    current="$(rustc --version | cut -d' ' -f2)"
+    case "$current" in
+        "$wanted" | "$wanted".*)
+            echo "Rust $current is the oldest that is promised, and the lints above compiled everything with it"
+            ;;
+        *)
+            rustc "+$wanted.0" --version >/dev/null 2>&1 || rustup toolchain install "$wanted.0" --profile minimal
+            # A target folder of its own: the two compilers would throw away each other's work.
+            cargo "+$wanted.0" check --all-targets --target-dir "$target/msrv"
+            cargo "+$wanted.0" check --no-default-features --target-dir "$target/msrv"
+            ;;
+    esac
+}
+
+# scripts/test.sh ran the widest set of this processor; the same test programs again with every narrower one.
+every_isa() {
+    local isas=(portable) isa
+    if [ "$(uname -m)" = x86_64 ]; then
+        if grep -qw avx512f /proc/cpuinfo; then isas=(avx2 portable); fi
+    fi
+    for isa in "${isas[@]}"; do
+        echo "CODEWORD_ISA=$isa"
+        CODEWORD_ISA="$isa" cargo test --test exactness --test properties
+    done
+}
+
+# What a program that only wants the library on the CPU gets.
+library_only() {
+    cargo test --no-default-features --lib --test exactness --test every_isa
+}
+
+# The crate as the registry would hand it out: packed, unpacked elsewhere, built without the network.
+package() (
+    local dirty=()
+    [ -z "$(git status --porcelain)" ] || dirty=(--allow-dirty)
+    cargo package --offline --no-verify "${dirty[@]}"
+    folder="$(mktemp -d)"
+    trap 'rm -rf "$folder"' EXIT
+    tar -xzf "$target"/package/codeword-*.crate -C "$folder"
+    CARGO_TARGET_DIR="$target/packed" cargo build --offline --locked --manifest-path "$folder"/codeword-*/Cargo.toml
+    "$target/packed/debug/codeword" --version
+)
+
+# The README's main job; and the sample it works on is, byte for byte, what its program makes.
+sample() (
+    examples/run.sh
+    folder="$(mktemp -d)"
+    trap 'rm -rf "$folder"' EXIT
+    "$target/release/examples/picture" render "$folder"
+    cmp "$folder/patches.npy" examples/sample/patches.npy
+    cmp "$folder/codebook.npy" examples/sample/codebook.npy
+)
+
+fuzz() {
+    scripts/fuzz.sh "${FUZZ_SECONDS:-60}"
+}
+
+aarch64() {
+    scripts/aarch64.sh
+}
+
+steps=("$@")
+[ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only package sample fuzz aarch64)
+target="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
+trap '[ $? -eq 0 ] || echo "check: $step FAILED after $((SECONDS - start)) s" >&2' EXIT
+for step in "${steps[@]}"; do
+    start=$SECONDS
+    # A plain call: in `if "$step"` or `"$step" ||` bash would go on after a failed command inside the step.
+    "$step"
+    echo "check: $step passed in $((SECONDS - start)) s"
+done
