@@ -1,0 +1,161 @@
+//! The simulated CUDA driver of `tests/emulator`: built by g++ on first use, found by child processes through
+//! `LD_LIBRARY_PATH`.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+mod build;
+mod entries;
+
+/// Set in a child process that a test started for itself.
+const CHILD: &str = "CODEWORD_SIM_CHILD";
+
+/// Whether the simulated driver can be built here: it needs g++, and Linux on x86-64 or aarch64. Where it cannot, says
+/// so, and fails if `CODEWORD_TEST_REQUIRE` names `simulated`.
+pub fn is_available() -> bool {
+    let why = if !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
+        "it is made for Linux on x86-64 and aarch64"
+    } else if Command::new("g++").arg("--version").output().is_err() {
+        "g++ cannot be started (Debian: apt install g++)"
+    } else {
+        return true;
+    };
+    let required = std::env::var("CODEWORD_TEST_REQUIRE").unwrap_or_default();
+    assert!(required.split(',').all(|name| name != "simulated"), "the simulated CUDA driver is required: {why}");
+    println!("skipped: no simulated CUDA driver: {why}");
+    false
+}
+
+/// A machine as the simulated driver shall show it. See `tests/emulator/README.md` for the settings.
+#[derive(Clone, Default)]
+pub struct Machine {
+    settings: Vec<(String, String)>,
+    folder: Folder,
+}
+
+/// Which libraries are there.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Folder {
+    /// No CUDA at all.
+    Empty,
+    /// The library that the toolkit ships to link against.
+    Stub,
+    DriverOnly,
+    #[default]
+    Full,
+}
+
+impl Machine {
+    /// One device of compute capability 8.0 with 4 GiB, a driver of CUDA 12.8, cuBLAS.
+    pub fn new() -> Machine {
+        Machine::default()
+    }
+
+    /// A machine without a driver.
+    pub fn without_driver() -> Machine {
+        Machine { folder: Folder::Empty, ..Machine::default() }
+    }
+
+    /// A machine that finds the stub of the toolkit in place of a driver.
+    pub fn with_stub() -> Machine {
+        Machine { folder: Folder::Stub, ..Machine::default() }
+    }
+
+    /// The same without cuBLAS.
+    pub fn without_cublas(mut self) -> Machine {
+        self.folder = Folder::DriverOnly;
+        self
+    }
+
+    /// Sets `CODEWORD_SIM_<name>`.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Machine {
+        self.settings.push((format!("CODEWORD_SIM_{name}"), value.to_string()));
+        self
+    }
+
+    /// A command whose process sees this machine.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", self.folder());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// In a test function: runs the test of this name again in a child process that sees this machine, where `body`
+    /// runs and which then ends. Returns what the child wrote and how it ended.
+    pub fn run(&self, test: &str, body: impl FnOnce()) -> Output {
+        if std::env::var_os(CHILD).is_some_and(|name| name == test) {
+            body();
+            std::process::exit(0);
+        }
+        let program = std::env::current_exe().expect("a test knows its own file");
+        let mut command = self.command(program);
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, test);
+        command.output().expect("the test can be started again")
+    }
+
+    /// [`Machine::run`], and the child has to pass with no finding of the driver. Skipped where there is none.
+    pub fn pass(&self, test: &str, body: impl FnOnce()) {
+        if !is_available() {
+            return;
+        }
+        let output = self.run(test, body);
+        assert!(output.status.success(), "{}: {}\n{}", test, output.status, text(&output));
+    }
+
+    /// [`Machine::run`], and the driver has to find fault in a line that holds all of `words`. Skipped where there is
+    /// none.
+    pub fn find(&self, test: &str, words: &[&str], body: impl FnOnce()) {
+        if !is_available() {
+            return;
+        }
+        let output = self.run(test, body);
+        let text = text(&output);
+        let found =
+            text.lines().any(|line| line.starts_with("simulated CUDA: ") && words.iter().all(|it| line.contains(it)));
+        assert!(found, "{test}: no finding with {words:?} in\n{text}");
+        assert_eq!(output.status.code(), Some(99), "{test}: a finding makes the exit status 99\n{text}");
+    }
+
+    fn folder(&self) -> PathBuf {
+        let setting = |name: &str| {
+            let name = format!("CODEWORD_SIM_{name}");
+            self.settings.iter().rev().find(|it| it.0 == name).map(|it| it.1.clone())
+        };
+        let driver = setting("DRIVER").and_then(|it| it.parse().ok()).unwrap_or(12080);
+        let cublas = self.folder == Folder::Full && setting("CUBLAS").as_deref() != Some("absent");
+        let name = match self.folder {
+            Folder::Empty => "empty",
+            Folder::Stub => "stub",
+            // The library of an older driver lacks what came later.
+            _ if driver < 12080 && cublas => "old",
+            _ if driver < 12080 => "old-driver-only",
+            _ if cublas => "new",
+            _ => "new-driver-only",
+        };
+        root(setting("CHECK").as_deref() != Some("0")).join(name)
+    }
+}
+
+/// Standard output, then standard error.
+pub fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The folder that holds the built machines; built by the first caller of all processes.
+fn root(checked: bool) -> &'static Path {
+    static ROOTS: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    ROOTS[usize::from(checked)].get_or_init(|| build::build(checked))
+}
+
+fn hash(parts: &[&[u8]]) -> String {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,188 @@
+//! The driver table: each kind of machine, from none of CUDA to the newest, gets the right path or the right error, and
+//! never a panic. Simulated, so it runs everywhere.
+#![cfg(all(feature = "cuda", feature = "cli", target_os = "linux"))]
+
+#[path = "common/simulated/mod.rs"]
+mod simulated;
+
+use serde_json::Value;
+use simulated::{Machine, text};
+
+/// What `codeword doctor` says of a machine, and how it ends when the device is demanded.
+fn doctor(machine: &Machine, device: &str) -> (Value, Option<i32>, String) {
+    let program = env!("CARGO_BIN_EXE_codeword");
+    let output = machine.command(program).args(["doctor", "--json", "--device", device]).output().expect("it starts");
+    let words = text(&output);
+    assert!(!words.contains("panicked"), "{words}");
+    assert!(!words.contains("simulated CUDA: "), "{words}");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"));
+    (report, output.status.code(), words)
+}
+
+/// The step of this name: whether it holds, and its words.
+fn step(report: &Value, name: &str) -> Option<(bool, String)> {
+    let step = report["cuda"]["steps"].as_array()?.iter().find(|step| step["step"] == name)?;
+    let way_out = step["way_out"].as_str().unwrap_or("");
+    Some((step["ok"].as_bool()?, format!("{}; {way_out}", step["found"].as_str()?)))
+}
+
+/// The chain breaks at `name`, with these words, and `--device cuda` is refused with exit status 4.
+fn breaks_at(machine: &Machine, name: &str, words: &[&str]) {
+    let (report, _, _) = doctor(machine, "auto");
+    let (ok, said) = step(&report, name).unwrap_or_else(|| panic!("no step {name} in {report}"));
+    assert!(!ok, "{name} holds: {said}");
+    for word in words {
+        assert!(said.contains(word), "{name}: {word:?} is not in {said:?}");
+    }
+    let steps = report["cuda"]["steps"].as_array().expect("a list");
+    assert_eq!(
+        steps.last().expect("one step at least")["step"],
+        name,
+        "nothing is tried after the broken step: {report}"
+    );
+    assert_eq!(report["device"], "cpu", "without being asked for a GPU it goes on without one");
+    let (_, status, words) = doctor(machine, "cuda");
+    assert_eq!(status, Some(4), "{words}");
+}
+
+/// The chain holds up to the devices, of which there are `count`; what each is said to be.
+fn devices(machine: &Machine, count: usize) -> Vec<Value> {
+    let (report, _, _) = doctor(machine, "auto");
+    for name in ["library", "symbols", "init", "count"] {
+        let (ok, said) = step(&report, name).unwrap_or_else(|| panic!("no step {name} in {report}"));
+        assert!(ok, "{name}: {said}");
+    }
+    let devices = report["cuda"]["devices"].as_array().expect("a list").clone();
+    assert_eq!(devices.len(), count, "{report}");
+    devices
+}
+
+#[test]
+fn a_machine_without_a_driver() {
+    if !simulated::is_available() {
+        return;
+    }
+    breaks_at(&Machine::without_driver(), "library", &["libcuda.so", "install the NVIDIA driver"]);
+}
+
+#[test]
+fn a_machine_with_the_toolkits_stub() {
+    if !simulated::is_available() {
+        return;
+    }
+    breaks_at(&Machine::with_stub(), "init", &["CUDA_ERROR_STUB_LIBRARY", "LD_LIBRARY_PATH"]);
+}
+
+#[test]
+fn a_driver_without_a_device() {
+    if !simulated::is_available() {
+        return;
+    }
+    breaks_at(&Machine::new().set("DEVICES", 0), "init", &["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]);
+}
+
+#[test]
+fn drivers_old_and_new_are_told_apart() {
+    if !simulated::is_available() {
+        return;
+    }
+    for (driver, words) in [(11070, "CUDA 11.7"), (12000, "CUDA 12.0"), (12080, "CUDA 12.8"), (13000, "CUDA 13.0")] {
+        let machine = Machine::new().set("DRIVER", driver);
+        devices(&machine, 1);
+        let (report, _, _) = doctor(&machine, "auto");
+        assert!(step(&report, "init").is_some_and(|(_, said)| said.contains(words)), "{driver}: {report}");
+    }
+}
+
+#[test]
+fn devices_are_described_as_their_driver_does() {
+    if !simulated::is_available() {
+        return;
+    }
+    for (capability, expected) in [(70, "7.0"), (75, "7.5"), (80, "8.0"), (90, "9.0"), (120, "12.0")] {
+        let found = devices(&Machine::new().set("CAPABILITY", capability).set("MEMORY", 64 << 20), 1);
+        assert_eq!(found[0]["compute_capability"], expected);
+        assert_eq!(found[0]["memory"], 64 << 20);
+        assert_eq!(found[0]["ordinal"], 0);
+    }
+}
+
+#[test]
+fn every_device_is_listed_and_a_number_beyond_them_is_refused() {
+    if !simulated::is_available() {
+        return;
+    }
+    let machine = Machine::new().set("DEVICES", 3);
+    let found = devices(&machine, 3);
+    assert_eq!(found[2]["ordinal"], 2);
+    let (_, status, words) = doctor(&machine, "cuda:3");
+    assert_eq!(status, Some(4), "{words}");
+    assert!(words.contains("device 3 of 3") && words.contains("0 to 2"), "{words}");
+}
+
+#[test]
+fn without_cublas_the_driver_is_usable_all_the_same() {
+    if !simulated::is_available() {
+        return;
+    }
+    devices(&Machine::new().without_cublas(), 1);
+    devices(&Machine::new().set("CUBLAS", "failing"), 1);
+}
+
+#[test]
+fn cudarc_finds_cublas_where_it_is_and_only_there() {
+    if !simulated::is_available() {
+        return;
+    }
+    for (machine, expected) in [(Machine::new(), true), (Machine::new().without_cublas(), false)] {
+        let machine = machine.set("EXPECTED", expected);
+        machine.pass("cudarc_finds_cublas_where_it_is_and_only_there", || {
+            // SAFETY: it only tries to load the library.
+            let found = unsafe { cudarc::cublas::sys::is_culib_present() };
+            assert_eq!(found.to_string(), std::env::var("CODEWORD_SIM_EXPECTED").expect("set by the parent"));
+        });
+    }
+}
+
+#[test]
+fn memory_that_runs_out_at_any_allocation_is_an_error_and_nothing_leaks() {
+    if !simulated::is_available() {
+        return;
+    }
+    for fail in 1..=4 {
+        let machine = Machine::new().set("FAIL_ALLOC", fail);
+        machine.pass("memory_that_runs_out_at_any_allocation_is_an_error_and_nothing_leaks", || {
+            use cudarc::driver::{CudaContext, DriverError};
+            let work = || -> Result<(), DriverError> {
+                let context = CudaContext::new(0)?;
+                let stream = context.new_stream()?;
+                let x = stream.clone_htod(&[1.0f32; 100])?;
+                let _y = stream.alloc_zeros::<f32>(100)?;
+                // SAFETY: floats of any bits are floats.
+                let mut out = unsafe { context.alloc_pinned_with_flags::<f32>(100, 0) }?;
+                stream.memcpy_dtoh(&x, &mut out)?;
+                stream.synchronize()
+            };
+            let fails = std::env::var("CODEWORD_SIM_FAIL_ALLOC").expect("set by the parent") != "4";
+            let result = work();
+            let expected = cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+            assert_eq!(result.err().map(|error| error.0), fails.then_some(expected));
+        });
+    }
+}
+
+#[test]
+fn a_small_card_is_full_when_its_bytes_are_taken() {
+    if !simulated::is_available() {
+        return;
+    }
+    Machine::new().set("MEMORY", 64 << 20).pass("a_small_card_is_full_when_its_bytes_are_taken", || {
+        let context = cudarc::driver::CudaContext::new(0).expect("it opens");
+        let stream = context.new_stream().expect("a stream");
+        let taken = stream.alloc_zeros::<u8>(60 << 20).expect("there is room");
+        assert_eq!(context.mem_get_info().expect("known"), (4 << 20, 64 << 20));
+        assert!(stream.alloc_zeros::<u8>(5 << 20).is_err());
+        drop(taken);
+        assert!(stream.alloc_zeros::<u8>(64 << 20).is_ok());
+    });
+}

@@ -1,0 +1,220 @@
+// The threads of a block take turns: each runs until it waits for others or leaves. When all it waits for have come, a
+// thread is ready again; when none is ready and some have not left, the block hangs, and that is reported.
+#include "block.h"
+
+#include "checks.h"
+#include "fibers.h"
+
+#include <csetjmp>
+#include <cstring>
+#include <utility>
+
+namespace simulated {
+
+Block block;
+
+std::string name_of(const Thread &thread) {
+    return text("kernel %s, block (%u,%u,%u), thread (%u,%u,%u)", block.launch->kernel->entry->name, block.index.x, block.index.y,
+                block.index.z, thread.index.x, thread.index.y, thread.index.z);
+}
+
+std::string here() { return block.current ? name_of(*block.current) : "the driver"; }
+
+static std::string what_it_does(const Thread &thread) {
+    switch (thread.state) {
+    case Thread::Left: return "has left the kernel";
+    case Thread::AtBarrier: return text("waits at __syncthreads in line %d", thread.line);
+    case Thread::AtWarp: return text("waits for the lanes %08x in line %d", thread.mask, thread.line);
+    default: return "runs";
+    }
+}
+
+static void back_to_scheduler() {
+    Thread *me = block.current;
+    simulated_switch(&me->stack, block.scheduler);
+}
+
+void fail_launch(Result result) {
+    block.failed = result;
+    back_to_scheduler();
+    __builtin_unreachable();
+}
+
+// Lets the lanes that `waiting` waits for go on, where all of them have come; those that have left the kernel need not.
+static bool try_to_meet(const Thread &waiting) {
+    unsigned warp = waiting.linear / 32, first = warp * 32, size = (unsigned)block.threads.size();
+    unsigned lanes = size - first < 32 ? size - first : 32, taking_part = 0;
+    Thread *of = &block.threads[first];
+    for (unsigned i = 0; i < lanes; ++i) {
+        const Thread &other = of[i];
+        if (!(waiting.mask >> i & 1) || other.state == Thread::Left) continue;
+        if (other.state != Thread::AtWarp) return false;
+        if (other.kind != waiting.kind || other.mask != waiting.mask || other.line != waiting.line) {
+            report("%s %s, but thread (%u,%u,%u) of its warp %s", name_of(waiting).c_str(), what_it_does(waiting).c_str(),
+                   other.index.x, other.index.y, other.index.z, what_it_does(other).c_str());
+            fail_launch(LAUNCH_FAILED);
+        }
+        taking_part |= 1u << i;
+    }
+    meet(waiting.kind, taking_part, of, lanes);
+    ++block.meetings[warp];
+    return true;
+}
+
+static void leave() {
+    Thread &me = *block.current;
+    me.state = Thread::Left;
+    ++block.left;
+    unsigned first = me.linear / 32 * 32;
+    for (unsigned i = first; i < first + 32 && i < block.threads.size(); ++i) {
+        const Thread &other = block.threads[i];
+        if (other.state == Thread::AtWarp && (other.mask >> me.linear % 32 & 1)) try_to_meet(other);
+    }
+}
+
+static void thread_main() {
+    const Launch &launch = *block.launch;
+    void *arguments[64];
+    for (size_t i = 0; i < launch.arguments.size(); ++i) arguments[i] = (void *)launch.arguments[i].data();
+    launch.kernel->entry->call(arguments);
+    leave();
+    back_to_scheduler();
+}
+
+static void hang(const Thread &waiting) {
+    for (const Thread &other : block.threads) {
+        if (&other == &waiting || (other.state == waiting.state && other.line == waiting.line && other.mask == waiting.mask)) continue;
+        // For a warp operation only the lanes that it names matter.
+        bool same_warp = other.linear / 32 == waiting.linear / 32;
+        if (waiting.state == Thread::AtWarp && !(same_warp && (waiting.mask >> other.linear % 32 & 1))) continue;
+        report("%s %s, but thread (%u,%u,%u) %s", name_of(waiting).c_str(), what_it_does(waiting).c_str(), other.index.x,
+               other.index.y, other.index.z, what_it_does(other).c_str());
+        return;
+    }
+    report("%s %s for ever", name_of(waiting).c_str(), what_it_does(waiting).c_str());
+}
+
+static void pass_barrier() {
+    int any = 0, all = 1, count = 0;
+    const Thread &first = block.threads[0];
+    for (Thread &thread : block.threads) {
+        if (thread.line != first.line || thread.kind != first.kind) {
+            report("%s %s, but thread (%u,%u,%u) %s", name_of(first).c_str(), what_it_does(first).c_str(), thread.index.x,
+                   thread.index.y, thread.index.z, what_it_does(thread).c_str());
+            fail_launch(LAUNCH_FAILED);
+        }
+        any |= thread.predicate != 0;
+        all &= thread.predicate != 0;
+        count += thread.predicate != 0;
+    }
+    for (Thread &thread : block.threads) {
+        thread.predicate = thread.kind == SIMULATED_OR ? any : thread.kind == SIMULATED_AND ? all : count;
+        thread.state = Thread::Ready;
+    }
+    block.at_barrier = 0;
+    ++block.barriers;
+}
+
+bool run_block(const Launch &launch, uint3 index) {
+    unsigned count = launch.block.x * launch.block.y * launch.block.z;
+    block.launch = &launch;
+    block.index = index;
+    block.threads.resize(count);
+    block.meetings.assign((count + 31) / 32, 0);
+    block.order.resize(count);
+    block.left = block.at_barrier = block.barriers = 0;
+    block.failed = SUCCESS;
+    for (unsigned i = 0; i < count; ++i) {
+        Thread &thread = block.threads[i];
+        thread = Thread();
+        thread.linear = i;
+        thread.index = {i % launch.block.x, i / launch.block.x % launch.block.y, i / (launch.block.x * launch.block.y)};
+        thread.stack = fresh_stack(i, thread_main);
+        if (!thread.stack) {
+            report("no memory for the stacks of %u threads", count);
+            return false;
+        }
+        block.order[i] = i;
+    }
+    if (settings().seed) {
+        for (unsigned i = count; i > 1; --i) std::swap(block.order[i - 1], block.order[random_number() % i]);
+    }
+    begin_block_checks();
+    while (block.left < count) {
+        bool moved = false;
+        for (unsigned i : block.order) {
+            Thread &thread = block.threads[i];
+            if (thread.state != Thread::Ready) continue;
+            moved = true;
+            block.current = &thread;
+            simulated_switch(&block.scheduler, thread.stack);
+            block.current = nullptr;
+            if (block.failed != SUCCESS) return false;
+        }
+        if (!moved) {
+            for (const Thread &thread : block.threads) {
+                if (thread.state == Thread::Left) continue;
+                hang(thread);
+                break;
+            }
+            block.failed = LAUNCH_FAILED;
+            return false;
+        }
+    }
+    return true;
+}
+
+} // namespace simulated
+
+using namespace simulated;
+
+extern "C" {
+
+#define EXPORTED __attribute__((visibility("default")))
+
+EXPORTED uint3 simulated_thread_index() { return block.current->index; }
+EXPORTED uint3 simulated_block_index() { return block.index; }
+EXPORTED uint3 simulated_block_size() { return block.launch->block; }
+EXPORTED uint3 simulated_grid_size() { return block.launch->grid; }
+
+EXPORTED int simulated_barrier(int kind, int predicate, int line) {
+    Thread &me = *block.current;
+    me.kind = kind;
+    me.predicate = predicate;
+    me.line = line;
+    me.state = Thread::AtBarrier;
+    if (++block.at_barrier == block.threads.size()) {
+        pass_barrier();
+    } else {
+        back_to_scheduler();
+    }
+    return me.predicate;
+}
+
+EXPORTED void simulated_trap(const char *why, int line) {
+    report("%s: %s in line %d", here().c_str(), why, line);
+    fail_launch(ASSERT);
+}
+
+// A legal answer of the hardware, and the one that no code may rely on to be more.
+EXPORTED unsigned simulated_active_mask() { return 1u << block.current->linear % 32; }
+
+EXPORTED unsigned long long simulated_warp(int kind, unsigned mask, unsigned long long value, int lane_argument, int width, int line) {
+    Thread &me = *block.current;
+    unsigned lane = me.linear % 32;
+    if (!(mask >> lane & 1)) {
+        report("%s: its own lane %u is not in the mask %08x in line %d", here().c_str(), lane, mask, line);
+        fail_launch(LAUNCH_FAILED);
+    }
+    me.kind = kind;
+    me.mask = mask;
+    me.value = value;
+    me.lane_argument = lane_argument;
+    me.width = width;
+    me.line = line;
+    me.state = Thread::AtWarp;
+    if (!try_to_meet(me)) back_to_scheduler();
+    return me.value;
+}
+
+} // extern "C"

@@ -1,0 +1,38 @@
+// One block of a launch: its threads, how they meet, and where each stands when something goes wrong.
+#pragma once
+
+#include "driver.h"
+
+namespace simulated {
+
+struct Thread {
+    void *stack;
+    uint3 index;
+    unsigned linear;
+    enum State : unsigned char { Ready, AtBarrier, AtWarp, Left } state;
+    int kind, line;
+    int predicate;             // of a block barrier, then its result
+    unsigned mask;             // of a warp operation
+    int lane_argument, width;
+    unsigned long long value;  // of a warp operation, then its result
+};
+
+struct Block {
+    const Launch *launch = nullptr;
+    uint3 index{};
+    std::vector<Thread> threads;
+    std::vector<unsigned> order;
+    Thread *current = nullptr;
+    void *scheduler = nullptr;
+    unsigned left = 0, at_barrier = 0;
+    unsigned barriers = 0;               // how many the block has passed
+    std::vector<unsigned> meetings;      // how often each warp has met
+    Result failed = SUCCESS;
+};
+
+extern Block block;
+// Runs one block to its end. False where it failed; the report is out then.
+bool run_block(const Launch &launch, uint3 index);
+std::string name_of(const Thread &thread);
+
+} // namespace simulated

@@ -1,0 +1,34 @@
+// The checks of single accesses, for kernel files that the build instruments: the compiler calls a function before
+// each load and store, as it does for its own thread sanitizer, and the driver supplies these functions.
+#pragma once
+
+#include "block.h"
+
+namespace simulated {
+
+void meet(int kind, unsigned taking_part, Thread *of, unsigned lanes);
+
+struct Range { uintptr_t begin, end; };
+// `shared` is the shared memory of the launch and lies in `all_shared`; `own` is the code and data of the kernel's library.
+void begin_launch_checks(bool checked, const std::vector<Range> &shared, Range all_shared, const std::vector<Range> &own);
+void begin_block_checks();
+
+enum AccessKind { READ, WRITE, ATOMIC };
+
+// Accesses to shared memory: bounds, bytes never written, and accesses of two threads that no barrier orders.
+void begin_shared_checks(const std::vector<Range> &shared, Range all_shared);
+void begin_shared_block();
+extern uintptr_t shared_low, shared_high;
+inline bool is_shared(uintptr_t address) { return address - shared_low < shared_high - shared_low; }
+void check_shared(uintptr_t address, unsigned size, AccessKind kind);
+
+// Accesses of this launch to device memory that race with each other.
+void begin_race_checks();
+void begin_race_block();
+void check_races(const Allocation &allocation, uintptr_t address, unsigned size, AccessKind kind);
+
+// Says each kind of finding twice per launch, not for every thread. True while there is room for one more.
+enum Finding { UNWRITTEN, UNWRITTEN_SHARED, RACE, SHARED_RACE, FINDINGS };
+bool may_report(Finding kind);
+
+} // namespace simulated
