@@ -60,6 +60,12 @@ library_only() {
     cargo test --no-default-features --lib --test exactness --test every_isa
 }
 
+# The shipped PTX is what the kernels give, and machine code of every generation has no spilled register.
+kernels() {
+    scripts/ptx.sh --check
+    scripts/sass.sh
+}
+
 # The crate as the registry would hand it out: packed, unpacked elsewhere, built without the network.
 package() (
     local dirty=()
@@ -91,7 +97,7 @@ aarch64() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only package sample fuzz aarch64)
+[ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only kernels package sample fuzz aarch64)
 target="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
 trap '[ $? -eq 0 ] || echo "check: $step FAILED after $((SECONDS - start)) s" >&2' EXIT
 for step in "${steps[@]}"; do

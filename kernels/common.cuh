@@ -1,0 +1,80 @@
+// What several kernels share: integer names, kinds of rows, reductions within a warp, 16-bit elements.
+#pragma once
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+
+#define WARP 32
+#define FULL_WARP 0xffffffffu
+
+// The label of a row that holds a NaN or an infinity.
+#define SENTINEL 0xffffffffu
+
+// Kinds of rows, written by rows.cu.
+#define KIND_PACKED 0u
+#define KIND_WILD 1u
+#define KIND_NON_FINITE 2u
+
+// Per row four values, written by rows.cu.
+#define FACT_NORM 0
+#define FACT_RATIO 1
+#define FACT_SQ_NORM 2
+#define FACT_FACTOR 3
+#define FACTS 4
+
+// Words of the status that live as long as a call: lowest bad row, and how many rows were ...
+#define STATUS_LOWEST_BAD 0
+#define STATUS_BAD 1
+#define STATUS_SECOND 2
+#define STATUS_F64 3
+#define STATUS_EXACT 4
+
+// Bits of an infinity without its sign; NaNs lie above.
+#define INFINITE_BITS 0x7f800000u
+#define MAGNITUDE_BITS 0x7fffffffu
+
+static __device__ __forceinline__ u32 warp_max(u32 value) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) {
+        const u32 other = __shfl_xor_sync(FULL_WARP, value, offset);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+static __device__ __forceinline__ float warp_sum(float value) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) {
+        value = __fadd_rn(value, __shfl_xor_sync(FULL_WARP, value, offset));
+    }
+    return value;
+}
+
+static __device__ __forceinline__ double warp_sum(double value) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) {
+        value = __dadd_rn(value, __shfl_xor_sync(FULL_WARP, value, offset));
+    }
+    return value;
+}
+
+// Elements of vectors. The 16-bit types are taken as their bits, and become f32 without rounding.
+struct F16 {
+    u16 bits;
+};
+
+struct Bf16 {
+    u16 bits;
+};
+
+static __device__ __forceinline__ float to_f32(float value) { return value; }
+
+static __device__ __forceinline__ float to_f32(Bf16 value) { return __uint_as_float((u32)value.bits << 16); }
+
+static __device__ __forceinline__ float to_f32(F16 value) {
+    const u32 magnitude = (u32)(value.bits & 0x7fffu) << 13;
+    const u32 sign = (u32)(value.bits & 0x8000u) << 16;
+    // The exponent is 112 too small; an f16 subnormal is an f32 subnormal here, and becomes normal by the product.
+    u32 bits = __float_as_uint(__fmul_rn(__uint_as_float(magnitude), 5.192296858534828e33f));
+    if (magnitude >= (0x7c00u << 13)) bits = magnitude | INFINITE_BITS;
+    return __uint_as_float(bits | sign);
+}
