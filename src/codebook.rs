@@ -1,6 +1,8 @@
 //! A codebook, prepared once for many assignments.
 
 use crate::backend::cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Dtype, Element, Matrix, MatrixView};
@@ -26,6 +28,14 @@ pub struct Codebook {
 struct Prepared {
     codewords: Matrix<f32>,
     panels: cpu::panels::Panels,
+    placed: Placed,
+}
+
+/// Where the prepared codebook lies, with what a device keeps of it.
+pub(crate) enum Placed {
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(Box<DeviceCodebook>),
 }
 
 impl Codebook {
@@ -34,6 +44,7 @@ impl Codebook {
     /// # Errors
     /// - [`Error::Shape`] where there is no codeword, no dimension, or more than 2^32 - 1 codewords.
     /// - [`Error::NonFinite`] naming the first codeword that holds a NaN or an infinity.
+    /// - [`Error::Cuda`] where the device has no memory left for it.
     /// - [`Error::InvalidParameter`] where `CODEWORD_ISA` names an instruction set this processor lacks.
     pub fn new<T: Element>(codewords: MatrixView<'_, T>, device: &Device) -> Result<Self> {
         const OP: &str = "Codebook::new";
@@ -56,7 +67,12 @@ impl Codebook {
         }
         let codewords = Matrix::new(wide, k, d)?;
         let panels = cpu::prepare(codewords.view(), isa);
-        let prepared = Arc::new(Prepared { codewords, panels });
+        let placed = match device {
+            Device::Cpu => Placed::Cpu,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => Placed::Cuda(Box::new(DeviceCodebook::new(context, &codewords, &panels)?)),
+        };
+        let prepared = Arc::new(Prepared { codewords, panels, placed });
         Ok(Codebook { dtype: T::DTYPE, device: device.clone(), prepared })
     }
 
@@ -88,6 +104,10 @@ impl Codebook {
     /// Codewords that equal one of lower index. They never win an assignment.
     pub fn duplicates(&self) -> usize {
         self.prepared.panels.repeats.len()
+    }
+
+    pub(crate) fn placed(&self) -> &Placed {
+        &self.prepared.placed
     }
 
     pub(crate) fn panels(&self) -> &cpu::panels::Panels {

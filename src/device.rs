@@ -1,5 +1,7 @@
 //! Where the work is done.
 
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::context::Context;
 use crate::error::Result;
 
 /// A place that holds matrices and computes on them.
@@ -8,6 +10,9 @@ use crate::error::Result;
 pub enum Device {
     /// The processor this program runs on, with the widest vector instructions it has (see [`crate::Isa`]).
     Cpu,
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Context),
 }
 
 impl Device {
@@ -19,7 +24,10 @@ impl Device {
     /// The first usable CUDA device, else the processor; a log line (`info`) says which and why.
     pub fn best() -> Device {
         match Device::cuda(0) {
-            Ok(device) => device,
+            Ok(device) => {
+                log::info!("using {device}");
+                device
+            }
             Err(why) => {
                 log::info!("using the CPU: {why}");
                 Device::Cpu
@@ -31,6 +39,7 @@ impl Device {
     ///
     /// # Errors
     /// - [`Error::NoCudaDevice`](crate::Error::NoCudaDevice) naming the step that failed and the way out.
+    /// - [`Error::KernelsNotBuilt`](crate::Error::KernelsNotBuilt) where this build has no kernels.
     pub fn cuda(ordinal: usize) -> Result<Device> {
         crate::backend::cuda::open(ordinal)
     }
@@ -40,6 +49,8 @@ impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => write!(f, "cuda:{}", context.ordinal()),
         }
     }
 }

@@ -67,12 +67,38 @@ pub enum Error {
     /// No usable CUDA device. `step` is the link of the chain that broke.
     #[error("no CUDA device: {step}: {got}; {way_out}")]
     NoCudaDevice {
-        /// library, symbols, init, count, ordinal, kernels.
+        /// library, symbols, init, count, ordinal, capability, context, kernels.
         step: &'static str,
         /// What was seen.
         got: String,
         /// What the caller can do.
         way_out: String,
+    },
+
+    /// A CUDA kernel that this build does not have: old code is never run in its place.
+    #[error("no CUDA kernel {stem}: {got}; {way_out}")]
+    KernelsNotBuilt {
+        /// The kernel's source, without folder and extension.
+        stem: &'static str,
+        /// Why it is not there.
+        got: &'static str,
+        /// What the caller can do.
+        way_out: &'static str,
+    },
+
+    /// The CUDA driver refused something in the middle of the work.
+    #[error("{op}: the CUDA device refused {asked}: {got}; {way_out}")]
+    Cuda {
+        /// Operation that asked.
+        op: &'static str,
+        /// What was asked of it, with amounts.
+        asked: String,
+        /// The driver's name of its error, or what there is instead of what was asked.
+        got: String,
+        /// What the caller can do.
+        way_out: &'static str,
+        /// What the driver said, where it was asked.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
     /// A file that is not what it should be.

@@ -53,8 +53,8 @@
 //!
 //! # Features
 //!
-//! `cuda` (default): looks for NVIDIA devices at run time; nothing is linked. `cli` (default): the command line
-//! tool. A library build without either: `default-features = false`.
+//! `cuda` (default): NVIDIA GPUs of compute capability 8.0 and later, looked for at run time; nothing is linked, and
+//! [`top_k`] is not there yet. `cli` (default): the command line tool. A library build without either: `default-features = false`.
 //!
 //! The environment variable `CODEWORD_ISA` forces one of the CPU's instruction sets ([`Isa`]); it changes speed, and
 //! no bit of an exact result. Only what is rounded by name, [`Precision::Fast`], may differ.

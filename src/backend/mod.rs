@@ -7,7 +7,7 @@ pub mod cuda;
 #[doc(hidden)]
 pub mod reference;
 
-use crate::codebook::Codebook;
+use crate::codebook::{Codebook, Placed};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
@@ -45,7 +45,8 @@ pub struct AssignOptions {
     pub non_finite: NonFinite,
 }
 
-/// How many rows each tier settled: the price of exactness, seen.
+/// How many rows each tier settled: the price of exactness, seen. Unlike labels and distances, these counts may differ
+/// from device to device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssignStats {
     /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows that the pass can
@@ -115,6 +116,7 @@ pub struct TopK {
 /// - [`Error::Shape`] where `x` has another number of columns than the codewords.
 /// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity, unless
 ///   [`NonFinite::Sentinel`] asks for [`SENTINEL`] labels.
+/// - [`Error::Cuda`] where the device refuses, for want of memory say; likewise in the other operations.
 ///
 /// ```
 /// use codeword::{AssignOptions, Codebook, Device, MatrixView, assign};
@@ -147,8 +149,10 @@ pub fn assign_into<T: Element>(
     check_len(OP, "labels", x.rows(), labels.len())?;
     check_len(OP, "distances", x.rows(), sq_distances.len())?;
     let (codewords, panels) = (codebook.codewords(), codebook.panels());
-    match codebook.device() {
-        Device::Cpu => cpu::assign::assign(x, codewords, panels, options, labels, sq_distances),
+    match codebook.placed() {
+        Placed::Cpu => cpu::assign::assign(x, codewords, panels, options, labels, sq_distances),
+        #[cfg(feature = "cuda")]
+        Placed::Cuda(resident) => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances)?,
     }
     .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))
 }
@@ -161,7 +165,8 @@ pub fn assign_into<T: Element>(
 /// those with more, `exact` those whose order took exact sums; there is no second look here.
 ///
 /// # Errors
-/// - [`Error::InvalidParameter`] where `r` is 0 or above k.
+/// - [`Error::InvalidParameter`] where `r` is 0 or above k, or the codebook lies on a CUDA device: there is no kernel for
+///   this yet.
 /// - Those of [`assign`].
 ///
 /// ```
@@ -186,8 +191,17 @@ pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, op
     let len = checked_len(OP, x.rows(), r)?;
     let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
     let (codewords, panels) = (codebook.codewords(), codebook.panels());
-    let stats = match codebook.device() {
-        Device::Cpu => cpu::top_k::top_k(x, codewords, panels, r, options, &mut labels, &mut sq_distances),
+    let stats = match codebook.placed() {
+        Placed::Cpu => cpu::top_k::top_k(x, codewords, panels, r, options, &mut labels, &mut sq_distances),
+        #[cfg(feature = "cuda")]
+        Placed::Cuda(_) => {
+            return Err(Error::InvalidParameter {
+                op: OP,
+                name: "device",
+                expected: "cpu (this operation has no CUDA kernel yet; prepare the codebook for the CPU)".into(),
+                got: codebook.device().to_string(),
+            });
+        }
     }
     .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))?;
     Ok(TopK { r, labels, sq_distances, stats })
@@ -241,8 +255,10 @@ pub fn pairwise_sq_l2_into<T: Element>(
     check_columns(OP, x.cols(), codebook)?;
     check_len(OP, "distances", checked_len(OP, x.rows(), codebook.k())?, out.len())?;
     let (codewords, panels) = (codebook.codewords(), codebook.panels());
-    match codebook.device() {
-        Device::Cpu => cpu::pairwise_sq_l2::pairwise_sq_l2(x, codewords, panels, precision, out),
+    match codebook.placed() {
+        Placed::Cpu => cpu::pairwise_sq_l2::pairwise_sq_l2(x, codewords, panels, precision, out),
+        #[cfg(feature = "cuda")]
+        Placed::Cuda(resident) => cuda::streamed::pairwise_sq_l2::pairwise_sq_l2(x, resident, precision, out)?,
     }
     .map_err(|row| non_finite(OP, x, row, "remove the vector"))
 }
@@ -271,8 +287,10 @@ pub fn decode(codes: &[u32], codebook: &Codebook) -> Result<Matrix<f32>> {
 pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Result<()> {
     const OP: &str = "decode";
     check_len(OP, "vectors", checked_len(OP, codes.len(), codebook.d())?, out.len())?;
-    match codebook.device() {
-        Device::Cpu => cpu::gather::gather(codes, codebook.codewords(), out),
+    match codebook.placed() {
+        Placed::Cpu => cpu::gather::gather(codes, codebook.codewords(), out),
+        #[cfg(feature = "cuda")]
+        Placed::Cuda(resident) => cuda::streamed::decode::decode(codes, resident, out)?,
     }
     .map_err(|position| Error::CodeOutOfRange { op: OP, position, code: codes[position], k: codebook.k() })
 }
@@ -282,6 +300,9 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
 pub(crate) fn sq_sums<T: Element>(x: MatrixView<'_, T>, labels: &[u32], codebook: &Codebook) -> Vec<(f64, f64)> {
     match codebook.device() {
         Device::Cpu => cpu::sq_sums::sq_sums(x, codebook.codewords(), labels),
+        // The rows are in host memory: one pass over them there costs less than the way to the device.
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => cpu::sq_sums::sq_sums(x, codebook.codewords(), labels),
     }
 }
 

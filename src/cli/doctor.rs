@@ -8,8 +8,8 @@ use codeword::backend::cuda::probe::Probe;
 use codeword::{Device, Isa};
 use serde_json::{Value, json};
 
-/// What the build script found; this version has no kernels to compile and does not look.
-const NVCC: &str = env!("CODEWORD_NVCC");
+/// Version of the nvcc that the build script found.
+const NVCC: Option<&str> = option_env!("CODEWORD_NVCC");
 
 pub fn run(global: &Global) -> Result<()> {
     let probe = Probe::run();
@@ -45,7 +45,7 @@ fn json(probe: &Probe, used: &str) -> Value {
         "cores": std::thread::available_parallelism().ok().map(std::num::NonZero::get),
         "threads": rayon::current_num_threads(),
         "cuda": {
-            "nvcc_at_build_time": (!NVCC.is_empty()).then_some(NVCC),
+            "nvcc_at_build_time": NVCC,
             "steps": probe.steps.iter().map(step).collect::<Vec<_>>(),
             "devices": probe.devices.iter().map(|it| json!({
                 "ordinal": it.ordinal,
@@ -86,10 +86,8 @@ fn table(probe: &Probe, used: &str) -> Vec<[String; 3]> {
     }
 
     rows.push(match NVCC {
-        "" => {
-            row("cuda nvcc", "-", "none found when this was built; not needed, this version has no kernels yet".into())
-        }
-        nvcc => row("cuda nvcc", "ok", format!("found when this was built: {nvcc}")),
+        Some(nvcc) => row("cuda nvcc", nvcc, "compiled the kernels when this program was built".into()),
+        None => row("cuda nvcc", "-", "none when this program was built; the shipped PTX serves".into()),
     });
     for step in &probe.steps {
         let label = format!("cuda {}", step.name);

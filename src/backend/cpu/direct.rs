@@ -1,7 +1,7 @@
 //! Squared distances by direct differences, for any instruction set, and how far off they can be.
 
 /// Relative and absolute bound of [`sq_l2_f32`]; none for vectors so long that f32 says nothing.
-pub(super) fn f32_bound(d: usize) -> Option<(f64, f64)> {
+pub(crate) fn f32_bound(d: usize) -> Option<(f64, f64)> {
     // On the way of each term: the difference (twice, it is squared), the square, its running sum, the sum of sums.
     let roundings = d.div_ceil(16) + 16 + 4;
     let error = roundings as f64 * 2f64.powi(-24);
@@ -11,7 +11,7 @@ pub(super) fn f32_bound(d: usize) -> Option<(f64, f64)> {
 
 /// Relative bound of [`sq_l2_f64`], in any order of its sum: every difference, square and addition rounds once.
 /// Nothing underflows: the square of the smallest f32 is a normal f64.
-pub(super) fn f64_bound(d: usize) -> f64 {
+pub(crate) fn f64_bound(d: usize) -> f64 {
     (d as f64 + 4.0) * 2f64.powi(-53)
 }
 

@@ -12,7 +12,7 @@
 use super::lanes::Lanes;
 
 /// Products summed in one run before they join the total: keeps the rounding bound small for long vectors.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 /// Roundings that a score of this depth can suffer on its way, in any of the kernels.
 pub(super) fn roundings(depth: usize) -> usize {

@@ -6,9 +6,9 @@
 
 pub(crate) mod assign;
 mod blocks;
-mod direct;
+pub(crate) mod direct;
 mod exact;
-mod filter;
+pub(crate) mod filter;
 pub(crate) mod gather;
 pub mod isa;
 mod kernels;

@@ -25,25 +25,25 @@ use crate::matrix::MatrixView;
 use rayon::prelude::*;
 
 /// Unit roundoff of f32, and a hair: the bounds themselves are computed in f64.
-const U: f64 = 1.000_001 / 16_777_216.0;
+pub(crate) const U: f64 = 1.000_001 / 16_777_216.0;
 
 pub(crate) struct Panels {
     pub(super) kernels: &'static Kernels,
     pub(super) d: usize,
     /// Subtracted from codewords and rows, where that shortens most codewords.
-    pub(super) mean: Option<Vec<f32>>,
+    pub(crate) mean: Option<Vec<f32>>,
     /// Codewords are scaled by 2^shift: their largest magnitude comes to lie in [1, 4), or below where they are
     /// subnormal.
-    pub(super) shift: i32,
+    pub(crate) shift: i32,
     packed: Vec<f32>,
     /// Label of every packed codeword, ascending: a codeword that repeats an earlier one is not packed.
-    pub(super) labels: Vec<u32>,
+    pub(crate) labels: Vec<u32>,
     /// (label, label of its repetition), ascending.
     pub(crate) repeats: Vec<(u32, u32)>,
     bounds: Vec<f32>,
     halves: Vec<f32>,
     /// Twice the largest of `halves`, in the codewords' own scale: the largest squared norm after centring.
-    pub(super) max_sq_norm: f64,
+    pub(crate) max_sq_norm: f64,
 }
 
 impl Panels {
@@ -135,9 +135,20 @@ impl Panels {
         self.max_sq_norm = 2.0 * f64::from(largest) / f64::from(scale).powi(2);
     }
 
+    /// The packed codewords as rows, `[len, depth]`: what a device with tiles of its own arranges.
+    #[cfg(feature = "cuda")]
+    pub fn row_major(&self) -> Vec<f32> {
+        let (depth, width) = (self.depth(), self.kernels.width);
+        let column = |position: usize| {
+            let panel = &self.packed[position / width * depth * width..][..depth * width];
+            panel[position % width..].iter().step_by(width).copied()
+        };
+        (0..self.len()).flat_map(column).collect()
+    }
+
     /// What underflow can add to a score. Components are below 4 in the scale of the tile, so that half a subnormal
     /// lost in one of a pair, or in their product, adds at most 4 times 2^-150, three times a step.
-    fn tiny(&self) -> f64 {
+    pub fn tiny(&self) -> f64 {
         (self.d as f64 + 8.0) * 2f64.powi(-146)
     }
 

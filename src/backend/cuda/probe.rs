@@ -41,6 +41,8 @@ pub struct Probe {
     pub steps: Vec<Step>,
     /// The devices, where the chain got that far.
     pub devices: Vec<CudaDevice>,
+    /// Version of the driver, 1000 times the major number plus 10 times the minor of CUDA; 0 where it is not known.
+    pub driver: i32,
 }
 
 impl Probe {
@@ -99,9 +101,22 @@ impl Probe {
         let library = self.step("library", driver::open_library())?;
         self.step("symbols", driver::check_symbols(&library))?;
         // From here on cudarc opens the same library and finds every symbol that is called, so it cannot panic.
-        self.step("init", driver::init())?;
+        self.driver = self.step("init", driver::init())?;
         self.devices = self.step("count", driver::devices())?;
-        self.step("kernels", missing("this version ships no CUDA kernels yet", "use the CPU"))
+        self.step("kernels", kernels())
+    }
+}
+
+/// Whether this build has every kernel.
+#[cfg(feature = "cuda")]
+fn kernels() -> std::result::Result<((), String), Missing> {
+    let kernels = &super::ptx::KERNELS;
+    match kernels.iter().find(|kernel| kernel.built.is_none() && kernel.shipped.is_none()) {
+        None => Ok(((), format!("{}", kernels.len()))),
+        Some(kernel) => missing(
+            format!("this build has no PTX of {} (no nvcc, and none shipped for these sources)", kernel.stem),
+            "run scripts/ptx.sh or install the CUDA toolkit, and build again; or use the CPU",
+        ),
     }
 }
 
@@ -185,7 +200,7 @@ mod driver {
         }
     }
 
-    pub fn init() -> Outcome<()> {
+    pub fn init() -> Outcome<i32> {
         if let Err(error) = result::init() {
             let way_out = match error.0 {
                 sys::CUresult::CUDA_ERROR_NO_DEVICE => {
@@ -201,9 +216,10 @@ mod driver {
         let mut version = 0;
         // SAFETY: the pointer is to a live i32, which the call fills; the symbol was found by `check_symbols`.
         let known = unsafe { sys::cuDriverGetVersion(&mut version) }.result().is_ok();
-        let version =
-            if known { format!(", driver for CUDA {}.{}", version / 1000, version % 1000 / 10) } else { String::new() };
-        Ok(((), format!("done{version}")))
+        if !known {
+            return Ok((0, "done".into()));
+        }
+        Ok((version, format!("done, driver for CUDA {}.{}", version / 1000, version % 1000 / 10)))
     }
 
     pub fn devices() -> Outcome<Vec<CudaDevice>> {
@@ -267,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_number_beyond_the_last_device_is_told_as_that() {
-        let probe = Probe { steps: Vec::new(), devices: vec![device(0), device(1)] };
+        let probe = Probe { steps: Vec::new(), devices: vec![device(0), device(1)], driver: 12000 };
         assert!(probe.check(1).is_ok());
         let error = probe.check(2).unwrap_err().to_string();
         assert_eq!(error, "no CUDA device: ordinal: device 2 of 2; name one of 0 to 1");

@@ -1,0 +1,70 @@
+//! Launch of kernels/assign.cu.
+
+use super::codebook::DeviceCodebook;
+use super::queue::Queue;
+use super::rows::RowBlock;
+use super::shapes::SCORE_ROWS;
+use crate::error::Result;
+use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+
+/// Threads of a block of the score tile.
+pub(super) const SCORE_THREADS: u32 = 256;
+
+/// The rows that the filter pass leaves open.
+pub(super) struct Again {
+    /// `[capacity]`.
+    pub rows: CudaSlice<u32>,
+    /// One number.
+    pub count: CudaSlice<u32>,
+}
+
+/// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to `again`, whose count
+/// is zero before.
+pub(super) fn assign(
+    queue: &Queue,
+    codebook: &DeviceCodebook,
+    block: &RowBlock,
+    n: u32,
+    fast: bool,
+    labels: &mut CudaSlice<u32>,
+    again: &mut Again,
+) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let rows = n as usize;
+    assert!(n <= block.capacity && rows <= labels.len() && rows <= again.rows.len(), "check 2");
+    let (depth, fast) = (codebook.depth(), u32::from(fast));
+    let config = config(n);
+    let function = queue.context.function("assign", "assign_f32")?;
+    let mut launch = queue.stream.launch_builder(&function);
+    launch.arg(&block.packed).arg(&block.facts).arg(&block.kinds).arg(&codebook.packed).arg(&codebook.labels);
+    launch.arg(labels).arg(&mut again.rows).arg(&mut again.count).arg(&n).arg(&codebook.m).arg(&depth);
+    launch.arg(&codebook.bounds.unit).arg(&codebook.bounds.tiny).arg(&fast);
+    // SAFETY: checks 1 to 4.
+    unsafe { queue.launch("assign_f32", &mut launch, config) }
+}
+
+/// A block of threads per tile of rows.
+fn config(n: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (n.div_ceil(SCORE_ROWS), 1, 1), block_dim: (SCORE_THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::filter;
+    use crate::backend::cuda::shapes::SCORE_CHUNK;
+
+    #[test]
+    fn every_row_has_a_tile() {
+        for (n, blocks) in [(1, 1), (SCORE_ROWS, 1), (SCORE_ROWS + 1, 2), (2 * SCORE_ROWS + 3, 3)] {
+            assert_eq!(config(n).grid_dim, (blocks, 1, 1), "{n}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_rounds_no_more_often_than_the_bounds_of_the_codebook_assume() {
+        assert_eq!(SCORE_CHUNK as usize, filter::CHUNK);
+    }
+}

@@ -1,0 +1,115 @@
+//! One device: its driver context, a stream for what lives as long as a codebook, and the kernels, each loaded when it
+//! is first used.
+
+use super::ptx;
+use super::queue::{name_of, refused};
+use crate::error::{Error, Result};
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError};
+use cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A CUDA device that is ready for work. Cloning is free; all clones share the kernels.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    cuda: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    capability: (i32, i32),
+    driver: i32,
+    multiprocessors: u32,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<&'static str, Arc<CudaModule>>,
+    functions: HashMap<&'static str, CudaFunction>,
+}
+
+impl Context {
+    /// Opens device `ordinal`, which a probe has found.
+    pub(super) fn open(ordinal: usize, driver: i32) -> Result<Context> {
+        let inner = (|| {
+            let cuda = CudaContext::new(ordinal)?;
+            let multiprocessors = cuda.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+            Ok(Inner {
+                stream: cuda.new_stream()?,
+                capability: cuda.compute_capability()?,
+                driver,
+                multiprocessors: u32::try_from(multiprocessors).unwrap_or(1).max(1),
+                loaded: Mutex::default(),
+                cuda,
+            })
+        })();
+        let inner = inner.map_err(|error: DriverError| Error::NoCudaDevice {
+            step: "context",
+            got: format!("device {ordinal}: the driver refused a context: {}", name_of(error)),
+            way_out: "see whether nvidia-smi shows another program on it, name another device, or use the CPU".into(),
+        })?;
+        // A GPU too old for every kernel, or a build without kernels, is told now and not at the first launch.
+        ptx::choose(&ptx::KERNELS, "rows", inner.capability)?;
+        Ok(Context(Arc::new(inner)))
+    }
+
+    /// Number by which the driver knows the device.
+    pub fn ordinal(&self) -> usize {
+        self.0.cuda.ordinal()
+    }
+
+    pub(super) fn cuda(&self) -> &Arc<CudaContext> {
+        &self.0.cuda
+    }
+
+    /// Bytes of device memory that are free now, and all there are.
+    pub(super) fn memory(&self, op: &'static str) -> Result<(usize, usize)> {
+        self.0.cuda.mem_get_info().map_err(|error| refused(op, "a look at its free memory", error))
+    }
+
+    /// The stream of what outlives one call.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
+    }
+
+    /// Blocks that keep the device busy, for kernels that take their work in turn.
+    pub(super) fn waves(&self, per_multiprocessor: u32) -> u32 {
+        self.0.multiprocessors.saturating_mul(per_multiprocessor)
+    }
+
+    /// The kernel `entry` of kernels/`stem`.cu; loaded once.
+    pub(super) fn function(&self, stem: &'static str, entry: &'static str) -> Result<CudaFunction> {
+        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = loaded.functions.get(entry) {
+            return Ok(function.clone());
+        }
+        let module = match loaded.modules.get(stem) {
+            Some(module) => module.clone(),
+            None => {
+                let kernel = ptx::choose(&ptx::KERNELS, stem, self.0.capability)?;
+                let module = ptx::load(kernel, self.0.driver, |text| self.0.cuda.load_module(Ptx::from_src(text)))?;
+                loaded.modules.insert(stem, module.clone());
+                module
+            }
+        };
+        let function =
+            module.load_function(entry).map_err(|error| refused(stem, format!("the entry point {entry}"), error))?;
+        loaded.functions.insert(entry, function.clone());
+        Ok(function)
+    }
+}
+
+impl PartialEq for Context {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cuda == other.0.cuda
+    }
+}
+
+impl Eq for Context {}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context(cuda:{})", self.ordinal())
+    }
+}

@@ -1,0 +1,49 @@
+//! Launch of kernels/look.cu.
+
+use super::assign::Again;
+use super::codebook::DeviceCodebook;
+use super::queue::Queue;
+use super::rows::RowBlock;
+use super::shapes::LOOK_WARPS;
+use crate::error::Result;
+use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+
+/// Settles the rows of `again`, at most `n` of them; the status of the block counts how.
+pub(super) fn look(
+    queue: &Queue,
+    codebook: &DeviceCodebook,
+    block: &mut RowBlock,
+    n: u32,
+    again: &Again,
+    labels: &mut CudaSlice<u32>,
+) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    assert!(n <= block.capacity && n as usize <= labels.len(), "check 2");
+    let (f32_relative, f32_tiny) = codebook.bounds.sq_l2_f32;
+    let config = config(n, queue.context.waves(4));
+    let function = queue.context.function("look", "look_f32")?;
+    let mut launch = queue.stream.launch_builder(&function);
+    launch.arg(block.wide.as_ref().unwrap_or(&block.input)).arg(&codebook.codewords).arg(&codebook.labels);
+    launch.arg(&again.rows).arg(&again.count).arg(labels).arg(&mut block.status).arg(&codebook.m).arg(&codebook.d);
+    launch.arg(&f32_relative).arg(&f32_tiny).arg(&codebook.bounds.sq_l2_f64);
+    // SAFETY: checks 1 to 4; the rows of `again` are those that assign.cu listed, below n.
+    unsafe { queue.launch("look_f32", &mut launch, config) }
+}
+
+/// Blocks take rows in turn: nobody on the host knows how many there are, and few are.
+fn config(n: u32, waves: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (n.min(waves).max(1), 1, 1), block_dim: (LOOK_WARPS * 32, 1, 1), shared_mem_bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_blocks_than_rows_or_places_for_them() {
+        assert_eq!(config(3, 528).grid_dim, (3, 1, 1));
+        assert_eq!(config(1_000_000, 528).grid_dim, (528, 1, 1));
+    }
+}

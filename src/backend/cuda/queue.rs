@@ -1,0 +1,140 @@
+//! A stream of one operation: where its memory comes from, and where its copies and launches go. What the driver
+//! refuses becomes an error of the operation.
+
+use super::context::Context;
+use crate::error::{Error, Result};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{
+    CudaSlice, CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PinnedHostSlice, ValidAsZeroBits,
+};
+use std::sync::Arc;
+
+/// The stream and the operation it works for.
+pub(super) struct Queue {
+    pub op: &'static str,
+    pub context: Context,
+    pub stream: Arc<CudaStream>,
+}
+
+impl Queue {
+    /// A stream of its own for `op`.
+    pub fn new(op: &'static str, context: &Context) -> Result<Queue> {
+        let stream = context.cuda().new_stream().map_err(|error| refused(op, "a stream", error))?;
+        Ok(Queue { op, context: context.clone(), stream })
+    }
+
+    /// Device memory for `len` values. What it holds is not defined before a kernel or copy writes it.
+    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+        // A driver refuses to allocate nothing.
+        let len = len.max(1);
+        // SAFETY: no Rust code reads device memory; kernels and copies write every value before they read it, which the
+        // simulated driver of the tests checks.
+        unsafe { self.stream.alloc(len) }
+            .map_err(|error| refused(self.op, format!("{} of device memory", words(len, size_of::<T>())), error))
+    }
+
+    /// Page-locked host memory of `len` zeros: copies from and to it run beside kernels.
+    pub fn alloc_pinned<T: DeviceRepr + ValidAsZeroBits>(&self, len: usize) -> Result<Pinned<T>> {
+        let len = len.max(1);
+        let asked = || format!("{} of page-locked host memory", words(len, size_of::<T>()));
+        let refused = |error| refused(self.op, asked(), error);
+        // Flags 0: memory that the CPU reads must not be write-combined.
+        // SAFETY: the memory is set to zero right below, before anybody reads it.
+        let mut pinned = unsafe { self.context.cuda().alloc_pinned_with_flags(len, 0) }.map_err(refused)?;
+        let start: *mut T = pinned.as_mut_ptr().map_err(refused)?;
+        // SAFETY: `start` begins `len` values of T, and all bits zero are a T.
+        unsafe { start.write_bytes(0, len) };
+        Ok(Pinned { op: self.op, slice: pinned })
+    }
+
+    /// Device memory holding `values`.
+    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
+        let mut slice = self.alloc(values.len())?;
+        self.copy_in(values, &mut slice)?;
+        Ok(slice)
+    }
+
+    /// Copies `values` to the start of `slice`.
+    pub fn copy_in<T: DeviceRepr>(&self, values: &[T], slice: &mut CudaSlice<T>) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut start = slice.slice_mut(..values.len());
+        let asked = || format!("a copy of {} to the device", words(values.len(), size_of::<T>()));
+        self.stream.memcpy_htod(values, &mut start).map_err(|error| refused(self.op, asked(), error))
+    }
+
+    /// Copies the start of `slice` to `values`, which are there once the stream is through.
+    pub fn copy_out<T: DeviceRepr>(&self, slice: &CudaSlice<T>, values: &mut [T]) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        // Equal lengths: a longer destination would read past the source.
+        let start = slice.slice(..values.len());
+        let asked = format!("a copy of {} from the device", words(values.len(), size_of::<T>()));
+        self.stream.memcpy_dtoh(&start, values).map_err(|error| refused(self.op, asked, error))
+    }
+
+    /// Sets all of `slice` to zero.
+    pub fn zero<T: DeviceRepr + ValidAsZeroBits>(&self, slice: &mut CudaSlice<T>) -> Result<()> {
+        self.stream.memset_zeros(slice).map_err(|error| refused(self.op, "setting device memory to zero", error))
+    }
+
+    /// Waits until everything queued is done.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|error| refused(self.op, "waiting for the device", error))
+    }
+
+    /// Puts a launch of `entry` into the queue.
+    ///
+    /// # Safety
+    /// Checks 1 to 4 of [`super`].
+    pub unsafe fn launch(&self, entry: &str, launch: &mut LaunchArgs<'_>, config: LaunchConfig) -> Result<()> {
+        // SAFETY: the caller made the checks.
+        match unsafe { launch.launch(config) } {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused(self.op, format!("a launch of {entry} on {:?} blocks", config.grid_dim), error)),
+        }
+    }
+}
+
+/// Page-locked host memory. Its owner waits for the stream before it touches what a copy still uses.
+pub(super) struct Pinned<T> {
+    op: &'static str,
+    slice: PinnedHostSlice<T>,
+}
+
+impl<T: ValidAsZeroBits> Pinned<T> {
+    pub fn as_slice(&self) -> Result<&[T]> {
+        self.slice.as_slice().map_err(|error| refused(self.op, "page-locked host memory", error))
+    }
+
+    pub fn as_mut_slice(&mut self) -> Result<&mut [T]> {
+        self.slice.as_mut_slice().map_err(|error| refused(self.op, "page-locked host memory", error))
+    }
+}
+
+/// What the driver refused, as an error of `op`.
+pub(super) fn refused(op: &'static str, asked: impl Into<String>, error: DriverError) -> Error {
+    let way_out = match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            "free memory on the device (nvidia-smi shows who holds it), use a smaller codebook, or use the CPU"
+        }
+        _ => "see what `codeword doctor` says about the device, or use the CPU",
+    };
+    Error::Cuda { op, asked: asked.into(), got: name_of(error), way_out, source: Some(Box::new(error)) }
+}
+
+/// The driver's own name of an error.
+pub(super) fn name_of(error: DriverError) -> String {
+    format!("{:?}", error.0)
+}
+
+/// An amount of memory in words.
+fn words(len: usize, size: usize) -> String {
+    match len.saturating_mul(size) {
+        bytes @ 0..10_000 => format!("{bytes} bytes"),
+        bytes @ 10_000..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        bytes => format!("{:.0} MB", bytes as f64 / 1e6),
+    }
+}

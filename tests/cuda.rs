@@ -1,0 +1,422 @@
+//! The CUDA backend gives the bits that the CPU and the exact oracle give. Every test runs in a child process on the
+//! simulated driver, which executes the real kernels and reports what they do wrong.
+#![cfg(all(feature = "cuda", target_os = "linux"))]
+
+mod common;
+#[path = "common/simulated/mod.rs"]
+mod simulated;
+
+use codeword::backend::reference;
+use codeword::{
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
+    assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize, top_k,
+};
+use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
+use simulated::Machine;
+
+const MB: usize = 1_000_000;
+
+fn cuda() -> Device {
+    Device::cuda(0).expect("the simulated device opens")
+}
+
+fn on<E: Element>(device: &Device, codewords: MatrixView<'_, E>) -> Codebook {
+    Codebook::new(codewords, device).expect("a codebook of finite numbers")
+}
+
+/// Asserts that the device gives what the oracle gives and what the CPU gives.
+fn assert_assign_same<X: Element, E: Element>(
+    name: &str,
+    device: &Device,
+    x: MatrixView<'_, X>,
+    codewords: MatrixView<'_, E>,
+) -> AssignStats {
+    let got = assign(x, &on(device, codewords), AssignOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (labels, sq_distances) = reference::nearest(x, codewords);
+    assert_same_labels(name, &got.labels, &labels, 1);
+    assert_same_bits(name, &got.sq_distances, &sq_distances);
+    assert_eq!(total(got.stats), x.rows() as u64, "{name}: every row is counted once, {:?}", got.stats);
+    let cpu = assign(x, &on(&Device::cpu(), codewords), AssignOptions::default()).expect("the CPU takes it too");
+    assert_same_labels(name, &got.labels, &cpu.labels, 1);
+    assert_same_bits(name, &got.sq_distances, &cpu.sq_distances);
+    got.stats
+}
+
+#[test]
+fn adversarial_data_and_golden_cases_come_out_bit_for_bit() {
+    Machine::new().pass("adversarial_data_and_golden_cases_come_out_bit_for_bit", || {
+        let device = cuda();
+        let mut sum = AssignStats::default();
+        for (n, k, d) in [(13, 33, 7), (67, 66, 3), (7, 130, 17)] {
+            for case in cases::adversarial(n, k, d) {
+                sum += assert_assign_same(&case.name, &device, case.x.view(), case.codewords.view());
+            }
+        }
+        for case in golden::load() {
+            assert_assign_same(&case.name, &device, case.x.view(), case.codewords.view());
+        }
+        println!("{sum:?}");
+        for (tier, rows) in [("first", sum.first), ("second", sum.second), ("f64", sum.f64), ("exact", sum.exact)] {
+            assert!(rows > 0, "no row reached the tier {tier}: {sum:?}");
+        }
+    });
+}
+
+#[test]
+fn sizes_around_every_tile() {
+    Machine::new().pass("sizes_around_every_tile", || {
+        let device = cuda();
+        let mut numbers = Numbers::new(31);
+        // Rows and codewords by 64, depth (two more than d) by 16, its chunks by 512, rows of a block by 8.
+        for (n, k, d) in [
+            (0, 3, 2),
+            (1, 1, 1),
+            (1, 2, 1),
+            (2, 1, 3),
+            (7, 9, 13),
+            (8, 63, 14),
+            (9, 64, 15),
+            (63, 65, 16),
+            (64, 66, 17),
+            (65, 127, 29),
+            (129, 128, 30),
+            (131, 129, 31),
+            (6, 5, 509),
+            (5, 7, 510),
+            (4, 6, 511),
+            (3, 11, 1025),
+        ] {
+            let name = format!("{n} x {k} x {d}");
+            let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+            assert_assign_same(&name, &device, x.view(), e.view());
+            let (x, e) = (matrix(numbers.integers(n * d, 1), n, d), matrix(numbers.integers(k * d, 1), k, d));
+            assert_assign_same(&format!("{name}, integers"), &device, x.view(), e.view());
+        }
+    });
+}
+
+#[test]
+fn more_equidistant_codewords_than_a_block_can_list() {
+    Machine::new().pass("more_equidistant_codewords_than_a_block_can_list", || {
+        // Distinct corners of a cube around zero, the lowest label hidden among copies of later ones.
+        let (k, d) = (700, 10);
+        let corner = |j: usize| (0..d).map(move |t| if j >> t & 1 == 1 { 1.0f32 } else { -1.0 });
+        let e = matrix((0..k).flat_map(|j| corner((j * 7 + 3) % 1024)).collect(), k, d);
+        let x = matrix([vec![0.0f32; d], vec![1e-30; d], vec![-1e-44; d]].concat(), 3, d);
+        let stats = assert_assign_same("corners of a cube", &cuda(), x.view(), e.view());
+        assert!(stats.exact > 0, "{stats:?}");
+    });
+}
+
+#[test]
+fn vectors_and_codebook_of_any_two_types_and_gaps_between_rows() {
+    Machine::new().pass("vectors_and_codebook_of_any_two_types_and_gaps_between_rows", || {
+        fn rounded<T: Element>(values: &Matrix<f32>, round: impl Fn(f32) -> T) -> Matrix<T> {
+            matrix(values.as_slice().iter().map(|&v| round(v)).collect(), values.rows(), values.cols())
+        }
+        fn against_all<X: Element>(name: &str, device: &Device, x: &Matrix<X>, e: &Matrix<f32>) {
+            assert_assign_same(name, device, x.view(), e.view());
+            assert_assign_same(name, device, x.view(), rounded(e, f16::from_f32).view());
+            assert_assign_same(name, device, x.view(), rounded(e, bf16::from_f32).view());
+        }
+        let device = cuda();
+        let mut numbers = Numbers::new(32);
+        let (n, k, d) = (37, 21, 19);
+        for scale in [1.0f32, 1e-7, 3e4] {
+            let draw = |numbers: &mut Numbers, rows: usize| {
+                let values = numbers.gaussians(rows * d).iter().map(|v| (v * scale).clamp(-6e4, 6e4)).collect();
+                matrix(values, rows, d)
+            };
+            let (x, e) = (draw(&mut numbers, n), draw(&mut numbers, k));
+            against_all(&format!("f32 {scale:e}"), &device, &x, &e);
+            against_all(&format!("f16 {scale:e}"), &device, &rounded(&x, f16::from_f32), &e);
+            against_all(&format!("bf16 {scale:e}"), &device, &rounded(&x, bf16::from_f32), &e);
+            // The gaps hold NaN: whoever looks at them finds out.
+            let mut gaps = vec![f32::NAN; n * (d + 5)];
+            for (i, row) in gaps.chunks_exact_mut(d + 5).enumerate() {
+                row[..d].copy_from_slice(x.view().row(i));
+            }
+            let strided = MatrixView::with_stride(&gaps, n, d, d + 5).unwrap();
+            assert_assign_same("strided", &device, strided, e.view());
+        }
+    });
+}
+
+#[test]
+fn an_input_larger_than_the_card_gives_what_one_piece_gives() {
+    let card = Machine::new().set("MEMORY", 64 * MB);
+    card.pass("an_input_larger_than_the_card_gives_what_one_piece_gives", || {
+        let (n, k, d) = (70_001, 5, 256);
+        let mut numbers = Numbers::new(33);
+        // Sixteen random rows, shifted by their number: cheap to make and all different.
+        let few = numbers.gaussians(16 * d);
+        let data: Vec<f32> = (0..n * d).map(|i| few[i % few.len()] + (i / d) as f32 / 65536.0).collect();
+        assert!(data.len() * 4 > 64 * MB);
+        let (x, e) = (matrix(data, n, d), matrix(numbers.gaussians(k * d), k, d));
+        let got = assign(x.view(), &on(&cuda(), e.view()), AssignOptions::default()).unwrap();
+        let cpu = assign(x.view(), &on(&Device::cpu(), e.view()), AssignOptions::default()).unwrap();
+        assert_same_labels("in blocks", &got.labels, &cpu.labels, 1);
+        assert_same_bits("in blocks", &got.sq_distances, &cpu.sq_distances);
+        assert_eq!(total(got.stats), n as u64);
+        let decoded = decode(&got.labels, &on(&cuda(), e.view())).unwrap();
+        assert_same_bits(
+            "decoded",
+            decoded.as_slice(),
+            decode(&cpu.labels, &on(&Device::cpu(), e.view())).unwrap().as_slice(),
+        );
+    });
+}
+
+/// Stream, start and end of every operation of the trace whose description holds all of `words`.
+fn spans(trace: &str, words: &[&str]) -> Vec<(u32, f64, f64)> {
+    let span = |line: &str| {
+        let rest = line.strip_prefix("submit ")?;
+        let field = |name: &str| {
+            let value = rest.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.expect("every operation has it").parse::<f64>().expect("a number")
+        };
+        let named = words.iter().all(|&word| rest.split(' ').any(|other| other == word));
+        named.then(|| (field("stream") as u32, field("start"), field("end")))
+    };
+    trace.lines().filter_map(span).collect()
+}
+
+#[test]
+fn copies_of_one_block_run_beside_the_kernels_of_another() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "copies_of_one_block_run_beside_the_kernels_of_another";
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let card = Machine::new().set("MEMORY", 2 * MB).set("TRACE", trace.display());
+    let output = card.run(name, || {
+        let (n, k, d) = (20_000, 3, 32);
+        let mut numbers = Numbers::new(38);
+        let few = numbers.gaussians(100 * d);
+        let x = matrix(few.iter().copied().cycle().take(n * d).collect(), n, d);
+        let e = matrix(numbers.gaussians(k * d), k, d);
+        assert_assign_same("overlapped", &cuda(), x.view(), e.view());
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let (copies, kernels) = (spans(&trace, &["copy_htod", "pinned=1"]), spans(&trace, &["launch"]));
+    let beside = |&&(stream, start, end): &&(u32, f64, f64)| {
+        kernels.iter().any(|&(other, from, to)| other != stream && start < to && from < end)
+    };
+    let overlapped = copies.iter().filter(beside).count();
+    println!("{overlapped} of {} copies of blocks run beside a kernel", copies.len());
+    // The first has nothing to run beside.
+    assert!(copies.len() > 4 && overlapped >= copies.len() - 1, "{overlapped} of {} copies", copies.len());
+}
+
+#[test]
+fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "each_refused_allocation_is_an_error_and_leaves_nothing_behind";
+    let work = || {
+        let mut numbers = Numbers::new(39);
+        let (n, k, d) = (3000, 4, 30);
+        let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+        let outcome = Device::cuda(0).and_then(|device| {
+            let codebook = Codebook::new(e.view(), &device)?;
+            let labels = assign(x.view(), &codebook, AssignOptions::default())?.labels;
+            pairwise_sq_l2(x.view(), &codebook, Precision::Fast)?;
+            decode(&labels, &codebook).map(|_| ())
+        });
+        match outcome {
+            Ok(()) => println!("outcome: done"),
+            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
+            Err(error) => println!("outcome: {error}"),
+        }
+    };
+    let mut refusals = 0;
+    for nth in 1.. {
+        let card = Machine::new().set("MEMORY", MB).set("FAIL_ALLOC", nth);
+        let output = card.run(name, work);
+        let text = simulated::text(&output);
+        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
+        if text.contains("outcome: done") {
+            break;
+        }
+        assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
+        refusals += 1;
+    }
+    // Codebook, and two lanes of three operations: there are more than a handful.
+    assert!(refusals > 20, "{refusals}");
+}
+
+#[test]
+fn a_codebook_larger_than_the_card_is_refused_with_what_was_wanted() {
+    let card = Machine::new().set("MEMORY", MB);
+    card.pass("a_codebook_larger_than_the_card_is_refused_with_what_was_wanted", || {
+        let e = matrix(vec![1.0f32; 2000 * 500], 2000, 500);
+        let error = Codebook::new(e.view(), &cuda()).unwrap_err();
+        assert!(matches!(error, Error::Cuda { op: "Codebook::new", .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("4.0 MB of device memory"), "{text}");
+        assert!(text.contains("CUDA_ERROR_OUT_OF_MEMORY") && text.contains("use the CPU"), "{text}");
+    });
+}
+
+#[test]
+fn rows_that_are_not_finite_are_refused_by_name_or_get_the_sentinel() {
+    let card = Machine::new().set("MEMORY", 2 * MB);
+    card.pass("rows_that_are_not_finite_are_refused_by_name_or_get_the_sentinel", || {
+        let (n, k, d) = (9000, 3, 40);
+        let mut numbers = Numbers::new(34);
+        let e = matrix(numbers.gaussians(k * d), k, d);
+        let codebook = on(&cuda(), e.view());
+        let clean = numbers.gaussians(n * d);
+        let expected = assign(MatrixView::new(&clean, n, d).unwrap(), &codebook, AssignOptions::default()).unwrap();
+        // The first bad row lies in the first block, or in a late one.
+        for (first, value) in [(3, f32::NAN), (8111, f32::INFINITY), (8999, f32::NEG_INFINITY)] {
+            let mut dirty = clean.clone();
+            dirty[8999 * d] = f32::NAN;
+            dirty[first * d + 7] = value;
+            let x = MatrixView::new(&dirty, n, d).unwrap();
+            let error = assign(x, &codebook, AssignOptions::default()).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { row, .. } if row == first), "{error}");
+            let error = pairwise_sq_l2(x, &codebook, Precision::Fast).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { row, .. } if row == first), "{error}");
+
+            let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
+            let got = assign(x, &codebook, options).unwrap();
+            for i in 0..n {
+                if i == first || i == 8999 {
+                    assert_eq!(got.labels[i], SENTINEL);
+                    assert!(got.sq_distances[i].is_nan());
+                } else {
+                    assert_eq!(got.labels[i], expected.labels[i], "row {i}");
+                    assert_eq!(got.sq_distances[i].to_bits(), expected.sq_distances[i].to_bits(), "row {i}");
+                }
+            }
+            // The 16-bit types carry the same values to the same place.
+            let half: Vec<f16> = dirty.iter().map(|&v| f16::from_f32(v)).collect();
+            let brain: Vec<bf16> = dirty.iter().map(|&v| bf16::from_f32(v)).collect();
+            let of_half = assign(MatrixView::new(&half, n, d).unwrap(), &codebook, AssignOptions::default());
+            let of_brain = assign(MatrixView::new(&brain, n, d).unwrap(), &codebook, AssignOptions::default());
+            for error in [of_half.unwrap_err(), of_brain.unwrap_err()] {
+                assert!(matches!(error, Error::NonFinite { row, .. } if row == first), "{error}");
+            }
+            let bad = if first == 8999 { 1 } else { 2 };
+            assert_eq!(total(got.stats), n as u64 - bad, "{:?}", got.stats);
+        }
+    });
+}
+
+#[test]
+fn a_fast_label_is_nearly_the_nearest_and_its_distance_is_exact() {
+    Machine::new().pass("a_fast_label_is_nearly_the_nearest_and_its_distance_is_exact", || {
+        let device = cuda();
+        let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
+        let mut numbers = Numbers::new(35);
+        let (n, k, d) = (70, 67, 18);
+        let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+        let got = assign(x.view(), &on(&device, e.view()), options).unwrap();
+        let (_, nearest) = reference::nearest(x.view(), e.view());
+        for (i, &nearest) in nearest.iter().enumerate() {
+            let own = reference::sq_distance(x.view().row(i), e.view().row(got.labels[i] as usize)).to_f32();
+            assert_eq!(got.sq_distances[i].to_bits(), own.to_bits(), "row {i}");
+            assert!(own <= nearest * (1.0 + 1e-4), "row {i}: {own} against {nearest}");
+        }
+        let copies = matrix(e.as_slice().repeat(2), 2 * k, d);
+        let twice = assign(x.view(), &on(&device, copies.view()), options).unwrap();
+        assert_same_labels("copies", &twice.labels, &got.labels, 1);
+    });
+}
+
+#[test]
+fn the_distance_matrix_is_the_rounded_one_or_within_its_bound() {
+    Machine::new().pass("the_distance_matrix_is_the_rounded_one_or_within_its_bound", || {
+        let device = cuda();
+        for (n, k, d) in [(5, 67, 9), (66, 3, 17)] {
+            for case in cases::adversarial(n, k, d) {
+                let (x, e) = (case.x.view(), case.codewords.view());
+                let expected = reference::pairwise(x, e);
+                let codebook = on(&device, e);
+                let exact = pairwise_sq_l2(x, &codebook, Precision::Exact).unwrap();
+                assert_same_bits(&case.name, exact.as_slice(), &expected);
+                let fast = pairwise_sq_l2(x, &codebook, Precision::Fast).unwrap();
+                let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+                let longest = (0..k).map(|j| norm(e.row(j))).fold(0.0, f64::max);
+                for (at, (&got, &expected)) in fast.as_slice().iter().zip(&expected).enumerate() {
+                    let reach = norm(x.row(at / k)) + 3.0 * longest;
+                    let bound = (d as f64 + 16.0) * 2f64.powi(-24) * reach * reach + 2f64.powi(-126);
+                    // Half a step of the rounded expectation itself.
+                    let bound = bound + f64::from(expected) * 2f64.powi(-24);
+                    let close = got == expected || (f64::from(got) - f64::from(expected)).abs() <= bound;
+                    assert!(close, "{}: entry {at} is {got}, expected {expected} within {bound}", case.name);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn codes_become_codewords_and_a_code_out_of_range_is_named() {
+    let card = Machine::new().set("MEMORY", MB);
+    card.pass("codes_become_codewords_and_a_code_out_of_range_is_named", || {
+        let mut numbers = Numbers::new(36);
+        for (k, d) in [(7, 1), (5, 3), (9, 33), (3, 64)] {
+            let e = matrix(numbers.gaussians(k * d), k, d);
+            let codebook = on(&cuda(), e.view());
+            let mut codes: Vec<u32> = (0..6000).map(|_| numbers.below(k) as u32).collect();
+            codes[17] = SENTINEL;
+            let got = decode(&codes, &codebook).unwrap();
+            for (i, &code) in codes.iter().enumerate() {
+                match code {
+                    SENTINEL => assert!(got.view().row(i).iter().all(|v| v.is_nan())),
+                    code => assert_eq!(got.view().row(i), e.view().row(code as usize), "code {i}"),
+                }
+            }
+            codes[5900] = k as u32;
+            codes[5951] = k as u32 + 1;
+            let error = decode(&codes, &codebook).unwrap_err();
+            assert!(matches!(error, Error::CodeOutOfRange { position: 5900, .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn losses_and_metrics_equal_the_cpus() {
+    Machine::new().pass("losses_and_metrics_equal_the_cpus", || {
+        let mut numbers = Numbers::new(37);
+        let (n, k, d) = (90, 11, 6);
+        let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+        let (gpu, cpu) = (on(&cuda(), e.view()), on(&Device::cpu(), e.view()));
+        let (got, expected) = (
+            quantize(x.view(), &gpu, 0.25, AssignOptions::default()).unwrap(),
+            quantize(x.view(), &cpu, 0.25, AssignOptions::default()).unwrap(),
+        );
+        assert_eq!(got.z_q, expected.z_q);
+        assert_eq!(got.mse.to_bits(), expected.mse.to_bits());
+        assert_eq!(
+            metrics(x.view(), &gpu, &got.assignment.labels).unwrap(),
+            metrics(x.view(), &cpu, &expected.assignment.labels).unwrap()
+        );
+    });
+}
+
+#[test]
+fn what_has_no_kernel_yet_is_refused_and_never_done_elsewhere() {
+    Machine::new().pass("what_has_no_kernel_yet_is_refused_and_never_done_elsewhere", || {
+        let codebook = on(&cuda(), MatrixView::new(&[1.0f32, 2.0], 2, 1).unwrap());
+        let error =
+            top_k(MatrixView::new(&[1.5f32], 1, 1).unwrap(), &codebook, 2, AssignOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("cuda:0"), "{error}");
+        assert!(error.to_string().contains("CPU"), "{error}");
+    });
+}
+
+#[test]
+fn a_gpu_or_driver_too_old_is_told_as_that() {
+    let turing = Machine::new().set("CAPABILITY", 75);
+    turing.pass("a_gpu_or_driver_too_old_is_told_as_that", || {
+        let error = Device::cuda(0).unwrap_err();
+        assert!(matches!(error, Error::NoCudaDevice { step: "capability", .. }), "{error}");
+        assert_eq!(Device::best(), Device::cpu());
+    });
+}
