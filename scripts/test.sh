@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All tests, those in the documentation included. Needs Rust, nothing else; arguments go to cargo test.
+# All tests, those in the documentation included. Needs Rust; where g++ is missing, the tests of the CUDA path say that
+# they were skipped. Arguments go to cargo test.
 #
 # CODEWORD_DATA          a folder of real data; without it the tests that need it say that they were skipped
-# CODEWORD_TEST_REQUIRE  what must not be skipped, joined by commas: data, avx512, avx2, neon, cuda
+# CODEWORD_TEST_REQUIRE  what must not be skipped, joined by commas: data, simulated, avx512, avx2, neon
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec cargo test "$@"
