@@ -1,7 +1,7 @@
 //! The CUDA backend: the same filter pass, bounds and exact arithmetic as on the CPU, in kernels/*.cu.
 //!
-//! [`context`] opens a device and loads kernels, [`codebook`] holds what they read of a codebook, every .cu has a launch
-//! of the same name here, [`streamed`] takes rows from the host through them in blocks that fit the card.
+//! `context` opens a device and loads kernels, `codebook` holds what they read of a codebook, every .cu has a launch
+//! of the same name here, `streamed` takes rows from the host through them in blocks that fit the card.
 //!
 //! Every launch rests on these checks:
 //! 1. the arguments are the parameters of the entry point in kernels/, in their order and types;
@@ -9,7 +9,7 @@
 //!    its making with the `capacity` of the block);
 //! 3. sizes were proven to fit 32 bits, and products of them are formed in 64 bits;
 //! 4. indices that a kernel reads from memory were written by kernels of the same stream, or by
-//!    [`codebook::DeviceCodebook::new`], and lie below the sizes passed.
+//!    `codebook::DeviceCodebook::new`, and lie below the sizes passed.
 
 #[cfg(feature = "cuda")]
 mod assign;
