@@ -24,21 +24,38 @@ typedef unsigned long long u64;
 #define FACT_FACTOR 3
 #define FACTS 4
 
-// Words of the status that live as long as a call: lowest bad row, and how many rows were ...
-#define STATUS_LOWEST_BAD 0
-#define STATUS_BAD 1
-#define STATUS_SECOND 2
-#define STATUS_F64 3
-#define STATUS_EXACT 4
+// Words of the status: the lowest value that is not finite (bad_value_key), the lowest code that names no codeword
+// (gather.cu), and how many rows were bad, or settled by f32, f64 and exact sums.
+#define STATUS_BAD_VALUE 0
+#define STATUS_BAD_CODE 1
+#define STATUS_BAD 2
+#define STATUS_SECOND 3
+#define STATUS_F64 4
+#define STATUS_EXACT 5
 
 // Bits of an infinity without its sign; NaNs lie above.
 #define INFINITE_BITS 0x7f800000u
 #define MAGNITUDE_BITS 0x7fffffffu
 
+// Where a value that is not finite lies, and which it is: row below 2^36, column below 2^26, and two bits for a NaN, an
+// infinity or a negative one. Lower keys lie further up.
+static __device__ __forceinline__ u64 bad_value_key(u64 row, u32 col, u32 bits) {
+    const u32 kind = (bits & MAGNITUDE_BITS) > INFINITE_BITS ? 0u : bits >> 31 ? 2u : 1u;
+    return row << 28 | (u64)col << 2 | kind;
+}
+
 static __device__ __forceinline__ u32 warp_max(u32 value) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) {
         const u32 other = __shfl_xor_sync(FULL_WARP, value, offset);
         value = other > value ? other : value;
+    }
+    return value;
+}
+
+static __device__ __forceinline__ u64 warp_min(u64 value) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) {
+        const u64 other = __shfl_xor_sync(FULL_WARP, value, offset);
+        value = other < value ? other : value;
     }
     return value;
 }

@@ -3,9 +3,9 @@
 // codes      u32 [n]                  in   a code below k, or the sentinel 0xffffffff
 // codewords  f32 [k, d] row-major     in
 // out        f32 [n, d] row-major     out  overlaps nothing else
-// n, k, d    sizes; n and k any, d >= 1; n*d and k*d are formed in 64 bits
-// bad        u64 [1]                  in/out  least position of a code that names no codeword; the caller sets it to
-//                                     2^64 - 1 once and may go on lowering one word through several launches
+// n, k, d    sizes; n below 2^32, k any, d >= 1; n*d and k*d are formed in 64 bits
+// bad        u64 [1]                  in/out  least position of a code that names no codeword times 2^32, plus the
+//                                     code; the caller sets it to 2^64 - 1 once, and several launches may lower it
 // The caller allocates everything.
 //
 // Numeric contract: values are copied, NaN payloads included; no arithmetic. The sentinel gives a row of the NaN
@@ -46,7 +46,7 @@ __device__ void gather(const unsigned int* __restrict__ codes, const T* __restri
     for (unsigned long long i = blockIdx.x * rows + (threadIdx.x >> shift); i < n; i += gridDim.x * rows) {
         const unsigned int code = codes[i];
         const bool names = code < k;
-        if (!names && code != 0xffffffffu && lane == 0) atomicMin(bad, i);
+        if (!names && code != 0xffffffffu && lane == 0) atomicMin(bad, i << 32 | code);
         const T* from = codewords + (names ? code : 0) * width;
         T* to = out + i * width;
         for (unsigned long long t = lane; t < width; t += lanes) {

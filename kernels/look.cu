@@ -1,7 +1,7 @@
 // Another look at the rows that the filter pass left open: finer arithmetic over fewer and fewer codewords, until one
 // is left or what is left is equal in the real numbers.
 //
-// Inputs  z [n, d] f32, as stored; codewords [k, d] f32; codeword_labels [m]: the distinct ones, ascending; again
+// Inputs  z [n, d] f32, as stored, rows z_stride elements apart; codewords [k, d] f32; codeword_labels [m]: the distinct ones, ascending; again
 //         [again_count]: the open rows, each once.
 // Outputs labels of those rows: the lowest index that minimises the real number. status: counts of rows settled by
 //         f32, by f64 and by exact sums. Allocated by the caller; the counts are added to.
@@ -31,7 +31,7 @@ static __device__ __forceinline__ void race_add(Race& race, u32 position) {
 static __device__ __forceinline__ bool race_overflows(const Race& race) { return race.count > LOOK_CANDIDATES; }
 
 extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
-    look_f32(const float* __restrict__ z, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
+    look_f32(const float* __restrict__ z, u64 z_stride, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
              const u32* __restrict__ again, const u32* __restrict__ again_count, u32* __restrict__ labels,
              u64* __restrict__ status, u32 m, u32 d, double f32_relative, double f32_tiny, double f64_relative) {
     __shared__ Race near, nearer;
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
 
     for (u32 i = blockIdx.x; i < *again_count; i += gridDim.x) {
         const u32 row = again[i];
-        const float* x = z + (u64)row * d;
+        const float* x = z + row * z_stride;
         __syncthreads();  // Nobody reads the state of the row before.
         if (threadIdx.x == 0) {
             near.count = nearer.count = 0;

@@ -4,7 +4,8 @@
 //     direct:    out[i][j] = round(sum_t (z_it - e_jt)^2)                              pairwise_sq_l2_direct_f32
 //
 // Inputs  rows [n, depth] (packed with plain scores) and facts [n, 4] of rows.cu; packed codewords [m, depth];
-//         positions [k]: the packed codeword that equals codeword j. Direct: z [n, d] and codewords [k, d] f32, as stored.
+//         positions [k]: the packed codeword that equals codeword j. Direct: z [n, d], rows z_stride
+//         elements apart, and codewords [k, d] f32, as stored.
 // Outputs out [n, k] f32, allocated by the caller. By norms leaves out rows whose squared norm f32 cannot hold (factor
 //         0); direct fills exactly those, or all rows where `all` is set.
 // Numbers By norms: f32 FMA in the order of score_tile.cuh, clamped at 0; within (d + 16) 2^-24 (|x| + 3 max |e|)^2.
@@ -42,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(SCORE_THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(PAIRWISE_WARPS* WARP, 4)
-    pairwise_sq_l2_direct_f32(const float* __restrict__ z, const float* __restrict__ facts,
+    pairwise_sq_l2_direct_f32(const float* __restrict__ z, u64 z_stride, const float* __restrict__ facts,
                               const float* __restrict__ codewords, float* __restrict__ out, u32 n, u32 k, u32 d,
                               double slack, u32 all) {
     __shared__ ExactSum sums[PAIRWISE_WARPS];
@@ -51,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(PAIRWISE_WARPS* WARP, 4)
     for (u64 entry = (u64)blockIdx.x * PAIRWISE_WARPS + warp; entry < entries; entry += warps) {
         const u64 row = entry / k, col = entry % k;
         if (!all && facts[row * FACTS + FACT_FACTOR] != 0.0f) continue;
-        const float rounded = warp_round_sq_l2(z + row * d, codewords + col * d, d, slack, sums[warp], lane);
+        const float rounded = warp_round_sq_l2(z + row * z_stride, codewords + col * d, d, slack, sums[warp], lane);
         if (lane == 0) out[entry] = rounded;
     }
 }

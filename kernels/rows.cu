@@ -2,11 +2,11 @@
 //
 //     packed[i] = (z'_i 2^s, bound factor, -c)      facts[i] = (|z'_i| 2^s rounded up, c, |z'_i|^2, factor)
 //
-// Inputs  x [n, d] row-major, f32, f16 or bf16; mean [d] f32 (zeros where the codebook is not centred).
+// Inputs  x [n, d] f32, f16 or bf16, rows `stride` elements apart; mean [d] f32 (zeros where the codebook is not centred).
 // Outputs packed [n, d + 2] f32: the last two steps pair with the codeword's bound and half squared norm; a row that
 //         is not packed is zero there. facts [n, 4] f32. kinds [n] u32. wide [n, d] f32: the exact values of 16-bit
-//         rows (the f32 entry has none). status: lowest bad row (atomicMin of first_row + i), count of bad rows.
-//         All allocated by the caller; status words are kept up, not reset.
+//         rows (the f32 entry has none). status: count of bad rows and, with `report`, the lowest value that is not
+//         finite, row first_row + i. All allocated by the caller; status words are kept up, not reset.
 // Numbers Each z' is one rounded f32 subtraction; scaling by powers of two rounds nothing but underflow. The sum of
 //         squares is f32 in any order; the norm covers its rounding and is rounded up in f64. A row whose difference
 //         overflows, or that lies more than 2^122 codebook scales out, is wild; with a NaN or an infinity in x it is
@@ -30,12 +30,14 @@ struct RowsArgs {
     float* facts;
     u32* kinds;
     u64* status;
+    u64 stride;
     u64 first_row;
     u32 n;
     u32 d;
     int codebook_shift;
     double max_sq_norm;
     u32 plain;
+    u32 report;
 };
 
 static __device__ __forceinline__ float power_of_two(int exponent) {
@@ -67,7 +69,7 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
     const u32 lane = threadIdx.x % WARP;
     const u64 row = (u64)blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / WARP;
     if (row >= a.n) return;  // A whole warp leaves; nothing below waits for other warps.
-    const T* z = x + row * a.d;
+    const T* z = x + row * a.stride;
     float* packed = a.packed + row * ((u64)a.d + 2);
 
     // Find the largest magnitude, before and after centring.
@@ -103,6 +105,22 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
         packed[t] = kind == KIND_PACKED ? __fmul_rn(value, scale) : 0.0f;
     }
     sum = warp_sum(sum);
+
+    // Say where the first value is that is not finite.
+    if (kind == KIND_NON_FINITE) {
+        u64 first = ~(u64)0;
+        for (u32 t = lane; t < a.d; t += WARP) {
+            const u32 bits = __float_as_uint(to_f32(z[t]));
+            if ((bits & MAGNITUDE_BITS) < INFINITE_BITS) continue;
+            first = bad_value_key(a.first_row + row, t, bits);
+            break;
+        }
+        first = warp_min(first);
+        if (lane == 0) {
+            if (a.report) atomicMin(&a.status[STATUS_BAD_VALUE], first);
+            atomicAdd(&a.status[STATUS_BAD], (u64)1);
+        }
+    }
     if (lane != 0) return;
 
     float norm = 0.0f, ratio = 1.0f, sq_norm = 0.0f, factor = 0.0f;
@@ -116,9 +134,6 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
             sq_norm = __double2float_rn(real);
             factor = power_of_two(exponent);
         }
-    } else if (kind == KIND_NON_FINITE) {
-        atomicMin(&a.status[STATUS_LOWEST_BAD], a.first_row + row);
-        atomicAdd(&a.status[STATUS_BAD], (u64)1);
     }
     // A lower bound of the score takes the bound, and half the norm shrunk by what four roundings can do to it.
     packed[a.d] = a.plain ? 0.0f : norm;
@@ -132,22 +147,22 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP)
-    rows_f32(const float* __restrict__ x, const float* __restrict__ mean, float* __restrict__ packed,
+    rows_f32(const float* __restrict__ x, u64 stride, const float* __restrict__ mean, float* __restrict__ packed,
              float* __restrict__ facts, u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d,
-             int codebook_shift, double max_sq_norm, u32 plain) {
-    pack_row(x, (float*)0, {mean, packed, facts, kinds, status, first_row, n, d, codebook_shift, max_sq_norm, plain});
+             int codebook_shift, double max_sq_norm, u32 plain, u32 report) {
+    pack_row(x, (float*)0, {mean, packed, facts, kinds, status, stride, first_row, n, d, codebook_shift, max_sq_norm, plain, report});
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP)
-    rows_f16(const F16* __restrict__ x, float* __restrict__ wide, const float* __restrict__ mean,
+    rows_f16(const F16* __restrict__ x, u64 stride, float* __restrict__ wide, const float* __restrict__ mean,
              float* __restrict__ packed, float* __restrict__ facts, u32* __restrict__ kinds, u64* __restrict__ status,
-             u64 first_row, u32 n, u32 d, int codebook_shift, double max_sq_norm, u32 plain) {
-    pack_row(x, wide, {mean, packed, facts, kinds, status, first_row, n, d, codebook_shift, max_sq_norm, plain});
+             u64 first_row, u32 n, u32 d, int codebook_shift, double max_sq_norm, u32 plain, u32 report) {
+    pack_row(x, wide, {mean, packed, facts, kinds, status, stride, first_row, n, d, codebook_shift, max_sq_norm, plain, report});
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP)
-    rows_bf16(const Bf16* __restrict__ x, float* __restrict__ wide, const float* __restrict__ mean,
+    rows_bf16(const Bf16* __restrict__ x, u64 stride, float* __restrict__ wide, const float* __restrict__ mean,
               float* __restrict__ packed, float* __restrict__ facts, u32* __restrict__ kinds, u64* __restrict__ status,
-              u64 first_row, u32 n, u32 d, int codebook_shift, double max_sq_norm, u32 plain) {
-    pack_row(x, wide, {mean, packed, facts, kinds, status, first_row, n, d, codebook_shift, max_sq_norm, plain});
+              u64 first_row, u32 n, u32 d, int codebook_shift, double max_sq_norm, u32 plain, u32 report) {
+    pack_row(x, wide, {mean, packed, facts, kinds, status, stride, first_row, n, d, codebook_shift, max_sq_norm, plain, report});
 }

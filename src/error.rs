@@ -21,6 +21,19 @@ pub enum Error {
         got: String,
     },
 
+    /// Memory on one device where another was needed.
+    #[error("{op}: expected {what} on {expected}, got {got}; copy them there, or prepare the codebook where they are")]
+    DeviceMismatch {
+        /// Operation that refused.
+        op: &'static str,
+        /// Which of its arguments.
+        what: &'static str,
+        /// Where the others are.
+        expected: String,
+        /// Where it is.
+        got: String,
+    },
+
     /// A parameter outside its range.
     #[error("{op}: {name} must be {expected}, got {got}")]
     InvalidParameter {

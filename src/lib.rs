@@ -63,6 +63,8 @@
 
 pub mod backend;
 mod codebook;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod device;
 mod error;
 pub mod io;

@@ -1,11 +1,12 @@
 //! Launch of kernels/assign.cu.
 
+use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::memory::{Buffer, Out};
 use super::queue::Queue;
-use super::rows::RowBlock;
 use super::shapes::SCORE_ROWS;
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Threads of a block of the score tile.
 pub(super) const SCORE_THREADS: u32 = 256;
@@ -13,33 +14,31 @@ pub(super) const SCORE_THREADS: u32 = 256;
 /// The rows that the filter pass leaves open.
 pub(super) struct Again {
     /// `[capacity]`.
-    pub rows: CudaSlice<u32>,
+    pub rows: Buffer<u32>,
     /// One number.
-    pub count: CudaSlice<u32>,
+    pub count: Buffer<u32>,
 }
 
-/// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to `again`, whose count
-/// is zero before.
+/// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to the block's `again`,
+/// whose count is zero before.
 pub(super) fn assign(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &RowBlock,
+    block: &mut Block,
     n: u32,
     fast: bool,
-    labels: &mut CudaSlice<u32>,
-    again: &mut Again,
+    labels: &mut Out<'_, u32>,
 ) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
-    let rows = n as usize;
-    assert!(n <= block.capacity && rows <= labels.len() && rows <= again.rows.len(), "check 2");
+    assert!(n <= block.capacity && n as usize <= labels.len(), "check 2");
     let (depth, fast) = (codebook.depth(), u32::from(fast));
     let config = config(n);
     let function = queue.context.function("assign", "assign_f32")?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(&block.packed).arg(&block.facts).arg(&block.kinds).arg(&codebook.packed).arg(&codebook.labels);
-    launch.arg(labels).arg(&mut again.rows).arg(&mut again.count).arg(&n).arg(&codebook.m).arg(&depth);
+    launch.arg(labels).arg(&mut block.again.rows).arg(&mut block.again.count).arg(&n).arg(&codebook.m).arg(&depth);
     launch.arg(&codebook.bounds.unit).arg(&codebook.bounds.tiny).arg(&fast);
     // SAFETY: checks 1 to 4.
     unsafe { queue.launch("assign_f32", &mut launch, config) }

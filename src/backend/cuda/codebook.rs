@@ -2,31 +2,35 @@
 //! trust the same bounds.
 
 use super::context::Context;
+use super::lane::Kept;
+use super::memory::Buffer;
 use super::queue::Queue;
+use super::streamed;
 use crate::backend::cpu::direct::{f32_bound, f64_bound};
 use crate::backend::cpu::panels::{Panels, U};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use cudarc::driver::CudaSlice;
 
 /// What the kernels read of a codebook; sizes are proven to fit 32 bits.
 pub(crate) struct DeviceCodebook {
     pub(super) context: Context,
+    /// What calls leave behind for the next one.
+    pub(super) idle: Idle,
     /// Codewords.
     pub(super) k: u32,
     /// Distinct codewords.
     pub(super) m: u32,
     pub(super) d: u32,
     /// `[k, d]`, as stored.
-    pub(super) codewords: CudaSlice<f32>,
+    pub(super) codewords: Buffer<f32>,
     /// `[m, d + 2]`: see [`Panels`].
-    pub(super) packed: CudaSlice<f32>,
+    pub(super) packed: Buffer<f32>,
     /// `[d]`; zeros where nothing is centred.
-    pub(super) mean: CudaSlice<f32>,
+    pub(super) mean: Buffer<f32>,
     /// `[m]`, ascending.
-    pub(super) labels: CudaSlice<u32>,
+    pub(super) labels: Buffer<u32>,
     /// `[k]`: the packed codeword that equals codeword j.
-    pub(super) positions: CudaSlice<u32>,
+    pub(super) positions: Buffer<u32>,
     pub(super) shift: i32,
     pub(super) max_sq_norm: f64,
     pub(super) bounds: Bounds,
@@ -45,8 +49,8 @@ pub(super) struct Bounds {
     pub sq_l2_f64: f64,
 }
 
-/// Dimensions up to which direct f32 sums have a bound that says something. Exact sums would take eight times as many
-/// before a carry is due.
+/// Dimensions up to which direct f32 sums have a bound that says something, and a status has bits for a column. Exact
+/// sums would take eight times as many before a carry is due.
 const MAX_DIMENSIONS: usize = 1 << 26;
 
 impl DeviceCodebook {
@@ -74,7 +78,7 @@ impl DeviceCodebook {
         let sq_l2_f32 = f32_bound(d).ok_or_else(too_large)?;
         let queue = Queue { op: OP, context: context.clone(), stream: context.stream().clone() };
         let mean = panels.mean.clone().unwrap_or_else(|| vec![0.0; d]);
-        Ok(DeviceCodebook {
+        let codebook = DeviceCodebook {
             k: size(k)?,
             m: size(panels.len())?,
             d: size(d)?,
@@ -87,11 +91,32 @@ impl DeviceCodebook {
             max_sq_norm: panels.max_sq_norm,
             bounds: Bounds { unit: U, tiny: panels.tiny(), sq_l2_f32, sq_l2_f64: 2.0 * f64_bound(d) },
             context: context.clone(),
-        })
+            idle: Idle::default(),
+        };
+        // Streams of all calls may read it from here on.
+        queue.synchronize()?;
+        Ok(codebook)
     }
 
     /// Steps of depth of a packed row: the dimensions, the bound, half the squared norm.
     pub(super) fn depth(&self) -> u32 {
         self.d + 2
+    }
+}
+
+/// Lanes of each operation, kept from call to call: page-locked memory takes longer to get than a block to compute.
+#[derive(Default)]
+pub(super) struct Idle {
+    pub assign: Kept<streamed::assign::Buffers>,
+    pub decode: Kept<streamed::decode::Buffers>,
+    pub pairwise_sq_l2: Kept<streamed::pairwise_sq_l2::Buffers>,
+}
+
+impl Idle {
+    /// Gives back the memory of all.
+    pub fn clear(&self) {
+        self.assign.clear();
+        self.decode.clear();
+        self.pairwise_sq_l2.clear();
     }
 }

@@ -12,7 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A CUDA device that is ready for work. Cloning is free; all clones share the kernels.
 #[derive(Clone)]
-pub struct Context(Arc<Inner>);
+pub struct Context {
+    inner: Arc<Inner>,
+    /// Bytes of device memory for the blocks of one call.
+    max_memory: usize,
+}
 
 struct Inner {
     cuda: Arc<CudaContext>,
@@ -51,44 +55,55 @@ impl Context {
         })?;
         // A GPU too old for every kernel, or a build without kernels, is told now and not at the first launch.
         ptx::choose(&ptx::KERNELS, "rows", inner.capability)?;
-        Ok(Context(Arc::new(inner)))
+        Ok(Context { inner: Arc::new(inner), max_memory: usize::MAX })
     }
 
     /// Number by which the driver knows the device.
     pub fn ordinal(&self) -> usize {
-        self.0.cuda.ordinal()
+        self.inner.cuda.ordinal()
     }
 
-    pub(super) fn cuda(&self) -> &Arc<CudaContext> {
-        &self.0.cuda
+    /// The device as the crate `cudarc` knows it: its primary context, which this program shares with everything else
+    /// that runs on the device in this process.
+    pub fn cuda(&self) -> &Arc<CudaContext> {
+        &self.inner.cuda
     }
 
-    /// Bytes of device memory that are free now, and all there are.
+    /// This device, on which a call may take at most `bytes` of memory for the blocks of rows it works on: beside the
+    /// codebook, and whatever is free. More than half of what is free gains nothing.
+    pub fn with_max_memory(&self, bytes: usize) -> Context {
+        Context { inner: self.inner.clone(), max_memory: bytes }
+    }
+
+    /// Bytes of device memory that are free for the blocks of a call, and all there are.
     pub(super) fn memory(&self, op: &'static str) -> Result<(usize, usize)> {
-        self.0.cuda.mem_get_info().map_err(|error| refused(op, "a look at its free memory", error))
+        let (free, total) =
+            self.inner.cuda.mem_get_info().map_err(|error| refused(op, "a look at its free memory", error))?;
+        Ok((free.min(self.max_memory), total))
     }
 
     /// The stream of what outlives one call.
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
-        &self.0.stream
+        &self.inner.stream
     }
 
     /// Blocks that keep the device busy, for kernels that take their work in turn.
     pub(super) fn waves(&self, per_multiprocessor: u32) -> u32 {
-        self.0.multiprocessors.saturating_mul(per_multiprocessor)
+        self.inner.multiprocessors.saturating_mul(per_multiprocessor)
     }
 
     /// The kernel `entry` of kernels/`stem`.cu; loaded once.
     pub(super) fn function(&self, stem: &'static str, entry: &'static str) -> Result<CudaFunction> {
-        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.functions.get(entry) {
             return Ok(function.clone());
         }
         let module = match loaded.modules.get(stem) {
             Some(module) => module.clone(),
             None => {
-                let kernel = ptx::choose(&ptx::KERNELS, stem, self.0.capability)?;
-                let module = ptx::load(kernel, self.0.driver, |text| self.0.cuda.load_module(Ptx::from_src(text)))?;
+                let kernel = ptx::choose(&ptx::KERNELS, stem, self.inner.capability)?;
+                let module =
+                    ptx::load(kernel, self.inner.driver, |text| self.inner.cuda.load_module(Ptx::from_src(text)))?;
                 loaded.modules.insert(stem, module.clone());
                 module
             }
@@ -102,7 +117,7 @@ impl Context {
 
 impl PartialEq for Context {
     fn eq(&self, other: &Self) -> bool {
-        self.0.cuda == other.0.cuda
+        self.inner.cuda == other.inner.cuda
     }
 }
 

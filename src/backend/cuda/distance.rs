@@ -1,31 +1,34 @@
 //! Launch of kernels/distance.cu.
 
+use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::memory::Out;
 use super::queue::Queue;
-use super::rows::RowBlock;
+use super::rows::Rows;
 use super::shapes::DISTANCE_WARPS;
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
-/// The rounded distance of the first `n` rows of the block to their codewords; rows that are not finite get the
+/// The rounded distance of the rows of `x`, which the block holds packed, to their codewords; rows that are not finite get the
 /// sentinel and a NaN.
 pub(super) fn distance(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &RowBlock,
-    n: u32,
-    labels: &mut CudaSlice<u32>,
-    sq_distances: &mut CudaSlice<f32>,
+    block: &Block,
+    x: &Rows<'_>,
+    labels: &mut Out<'_, u32>,
+    sq_distances: &mut Out<'_, f32>,
 ) -> Result<()> {
-    if n == 0 {
+    if x.n == 0 {
         return Ok(());
     }
-    let rows = n as usize;
-    assert!(n <= block.capacity && rows <= labels.len() && rows <= sq_distances.len(), "check 2");
+    assert!(x.n <= block.capacity as usize && x.n <= labels.len() && x.n <= sq_distances.len(), "check 2");
+    let n = x.n as u32;
+    let (z, z_stride) = x.as_f32(codebook, &block.wide);
     let config = config(n);
     let function = queue.context.function("distance", "distance_f32")?;
     let mut launch = queue.stream.launch_builder(&function);
-    launch.arg(block.as_f32()).arg(&codebook.codewords).arg(&block.kinds).arg(labels).arg(sq_distances);
+    launch.arg(&z).arg(&z_stride).arg(&codebook.codewords).arg(&block.kinds).arg(labels).arg(sq_distances);
     launch.arg(&n).arg(&codebook.d).arg(&codebook.bounds.sq_l2_f64);
     // SAFETY: checks 1 to 4; the labels of finite rows come from assign.cu and look.cu.
     unsafe { queue.launch("distance_f32", &mut launch, config) }

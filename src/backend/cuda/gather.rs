@@ -1,20 +1,21 @@
 //! Launch of kernels/gather.cu.
 
 use super::codebook::DeviceCodebook;
+use super::memory::{In, Out};
 use super::queue::Queue;
 use super::shapes::GATHER_THREADS;
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
-/// Fills the first `n` rows of `out`, `[n, d]`, with the codewords of `codes`; `bad` is lowered to the position of the
-/// first code that names none.
+/// Fills the first `n` rows of `out`, `[n, d]`, with the codewords of `codes`. `bad` is lowered to what tells the first code
+/// that names none: its position times 2^32, plus the code.
 pub(super) fn gather(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    codes: &CudaSlice<u32>,
+    codes: &In<'_, u32>,
     n: u32,
-    out: &mut CudaSlice<f32>,
-    bad: &mut CudaSlice<u64>,
+    out: &mut Out<'_, f32>,
+    bad: &mut Out<'_, u64>,
 ) -> Result<()> {
     if n == 0 {
         return Ok(());

@@ -5,8 +5,9 @@ use super::codebook::DeviceCodebook;
 use super::queue::Queue;
 use super::shapes::SCORE_ROWS;
 use crate::error::{Error, Result};
-use crate::matrix::{Element, MatrixView};
+use crate::matrix::{Dtype, Element, MatrixView};
 use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, PoisonError};
 
 /// Lanes of a call that has more than one block: one copies while the other computes.
 const LANES: usize = 2;
@@ -14,17 +15,14 @@ const LANES: usize = 2;
 /// Device memory of one lane's buffers beyond which longer blocks gain nothing.
 const BLOCK_BYTES: usize = 128 << 20;
 
+/// A card keeps the lanes of a call for the next one where they take no more than one part in so many of it.
+const KEPT_PART: usize = 8;
+
 /// A stream, what its kernels work on, and the rows that are under way.
 pub(super) struct Lane<B> {
     pub queue: Queue,
     pub buffers: B,
     pending: Option<Range<usize>>,
-}
-
-impl<B> Lane<B> {
-    pub fn new(queue: Queue, buffers: B) -> Self {
-        Lane { queue, buffers, pending: None }
-    }
 }
 
 impl<B> Drop for Lane<B> {
@@ -37,7 +35,7 @@ impl<B> Drop for Lane<B> {
 
 /// How many rows a block has, and how many lanes there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+struct Plan {
     pub rows: u32,
     pub lanes: usize,
 }
@@ -47,7 +45,7 @@ impl Plan {
     ///
     /// # Errors
     /// - [`Error::Cuda`] where not a single row fits what is free.
-    pub fn new(op: &'static str, codebook: &DeviceCodebook, n: usize, bytes_per_row: usize) -> Result<Plan> {
+    fn new(op: &'static str, codebook: &DeviceCodebook, n: usize, bytes_per_row: usize) -> Result<Plan> {
         let (free, total) = codebook.context.memory(op)?;
         Plan::of(free, n, bytes_per_row).ok_or_else(|| Error::Cuda {
             op,
@@ -77,9 +75,102 @@ impl Plan {
     }
 }
 
+/// What one row takes on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowSize {
+    /// As it is stored.
+    pub dtype: Dtype,
+    /// With everything computed from it.
+    pub bytes: usize,
+}
+
+/// The lanes of a call, made for its size or kept from one before.
+pub(super) struct Lanes<B> {
+    plan: Plan,
+    row: RowSize,
+    lanes: Vec<Lane<B>>,
+}
+
+impl<B> Lanes<B> {
+    /// Lanes for `n` rows: those `kept`, where they serve, else new ones with the buffers that `buffers` makes for a
+    /// number of rows.
+    pub fn new(
+        op: &'static str,
+        codebook: &DeviceCodebook,
+        kept: &Kept<B>,
+        n: usize,
+        row: RowSize,
+        buffers: impl Fn(&Queue, u32) -> Result<B>,
+    ) -> Result<Lanes<B>> {
+        if let Some(lanes) = kept.take()
+            && lanes.row == row
+            && (n <= lanes.plan.rows as usize || lanes.plan.lanes == LANES)
+        {
+            return Ok(lanes);
+        }
+        // What other operations keep is free memory for this one.
+        codebook.idle.clear();
+        let plan = Plan::new(op, codebook, n, row.bytes)?;
+        let lane = |_| {
+            let queue = Queue::new(op, &codebook.context)?;
+            let buffers = buffers(&queue, plan.rows)?;
+            Ok(Lane { queue, buffers, pending: None })
+        };
+        Ok(Lanes { plan, row, lanes: (0..plan.lanes).map(lane).collect::<Result<_>>()? })
+    }
+
+    /// [`in_blocks`] of the rows that were planned for, or of fewer.
+    pub fn run(
+        &mut self,
+        n: usize,
+        submit: impl FnMut(&mut Lane<B>, Range<usize>) -> Result<()>,
+        collect: impl FnMut(&mut Lane<B>, Range<usize>) -> Result<ControlFlow<usize>>,
+    ) -> Result<ControlFlow<usize>> {
+        in_blocks(&mut self.lanes, n, self.plan.rows as usize, submit, collect)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane<B>> {
+        self.lanes.iter_mut()
+    }
+
+    /// Leaves the lanes, all of whose work is done, to the next call, if they are no burden to others.
+    pub fn keep(self, op: &'static str, codebook: &DeviceCodebook, kept: &Kept<B>) -> Result<()> {
+        let bytes = self.row.bytes.saturating_mul(self.plan.rows as usize * self.plan.lanes);
+        if bytes <= codebook.context.memory(op)?.1 / KEPT_PART {
+            kept.put(self);
+        }
+        Ok(())
+    }
+}
+
+/// Room for the lanes of one operation between calls.
+pub(super) struct Kept<B>(Mutex<Option<Lanes<B>>>);
+
+impl<B> Default for Kept<B> {
+    fn default() -> Self {
+        Kept(Mutex::new(None))
+    }
+}
+
+impl<B> Kept<B> {
+    fn take(&self) -> Option<Lanes<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, lanes: Lanes<B>) {
+        // Where calls ran side by side, the last one's lanes stay.
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(lanes);
+        drop(before);
+    }
+
+    pub fn clear(&self) {
+        drop(self.take());
+    }
+}
+
 /// Passes rows 0 to `n` through the lanes in blocks of `block`. `submit` queues the work of some rows; `collect` gets
 /// the lane back, in ascending order of rows, when that work is done, and may break off with a row.
-pub(super) fn in_blocks<B>(
+fn in_blocks<B>(
     lanes: &mut [Lane<B>],
     n: usize,
     block: usize,

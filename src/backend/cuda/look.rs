@@ -1,32 +1,39 @@
 //! Launch of kernels/look.cu.
 
-use super::assign::Again;
+use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::memory::Out;
 use super::queue::Queue;
-use super::rows::RowBlock;
+use super::rows::Rows;
 use super::shapes::LOOK_WARPS;
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
-/// Settles the rows of `again`, at most `n` of them; the status of the block counts how.
+/// Settles the rows of the block's `again`; its status counts how.
 pub(super) fn look(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &mut RowBlock,
-    n: u32,
-    again: &Again,
-    labels: &mut CudaSlice<u32>,
+    block: &mut Block,
+    x: &Rows<'_>,
+    labels: &mut Out<'_, u32>,
 ) -> Result<()> {
-    if n == 0 {
+    if x.n == 0 {
         return Ok(());
     }
-    assert!(n <= block.capacity && n as usize <= labels.len(), "check 2");
+    assert!(x.n <= block.capacity as usize && x.n <= labels.len(), "check 2");
+    let (z, z_stride) = x.as_f32(codebook, &block.wide);
     let (f32_relative, f32_tiny) = codebook.bounds.sq_l2_f32;
-    let config = config(n, queue.context.waves(4));
+    let config = config(x.n as u32, queue.context.waves(4));
     let function = queue.context.function("look", "look_f32")?;
     let mut launch = queue.stream.launch_builder(&function);
-    launch.arg(block.wide.as_ref().unwrap_or(&block.input)).arg(&codebook.codewords).arg(&codebook.labels);
-    launch.arg(&again.rows).arg(&again.count).arg(labels).arg(&mut block.status).arg(&codebook.m).arg(&codebook.d);
+    launch.arg(&z).arg(&z_stride).arg(&codebook.codewords).arg(&codebook.labels);
+    launch
+        .arg(&block.again.rows)
+        .arg(&block.again.count)
+        .arg(labels)
+        .arg(&mut block.status)
+        .arg(&codebook.m)
+        .arg(&codebook.d);
     launch.arg(&f32_relative).arg(&f32_tiny).arg(&codebook.bounds.sq_l2_f64);
     // SAFETY: checks 1 to 4; the rows of `again` are those that assign.cu listed, below n.
     unsafe { queue.launch("look_f32", &mut launch, config) }

@@ -14,6 +14,8 @@
 #[cfg(feature = "cuda")]
 mod assign;
 #[cfg(feature = "cuda")]
+mod block;
+#[cfg(feature = "cuda")]
 pub(crate) mod codebook;
 #[cfg(feature = "cuda")]
 pub mod context;
@@ -26,6 +28,10 @@ mod lane;
 #[cfg(feature = "cuda")]
 mod look;
 #[cfg(feature = "cuda")]
+pub mod matrix;
+#[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
 mod pairwise_sq_l2;
 pub mod probe;
 #[cfg(feature = "cuda")]
@@ -36,6 +42,9 @@ mod queue;
 mod rows;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
+
+#[cfg(feature = "cuda")]
+pub mod workspace;
 
 /// Sizes that kernels and their launch wrappers share: kernels/shapes.h, number by number.
 #[cfg(feature = "cuda")]

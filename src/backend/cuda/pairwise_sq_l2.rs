@@ -1,21 +1,23 @@
 //! Launches of kernels/pairwise_sq_l2.cu.
 
 use super::assign::SCORE_THREADS;
+use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::memory::Out;
 use super::queue::Queue;
-use super::rows::RowBlock;
+use super::rows::Rows;
 use super::shapes::{PAIRWISE_WARPS, SCORE_COLS, SCORE_ROWS};
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Squared distances by norms, `[n, k]`, of the rows for which f32 can hold them; the others are left out. The block is
 /// packed for plain scores.
 pub(super) fn by_norms(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &RowBlock,
+    block: &Block,
     n: u32,
-    out: &mut CudaSlice<f32>,
+    out: &mut Out<'_, f32>,
 ) -> Result<()> {
     if n == 0 {
         return Ok(());
@@ -35,20 +37,22 @@ pub(super) fn by_norms(
 pub(super) fn direct(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &RowBlock,
-    n: u32,
+    block: &Block,
+    x: &Rows<'_>,
     all: bool,
-    out: &mut CudaSlice<f32>,
+    out: &mut Out<'_, f32>,
 ) -> Result<()> {
-    if n == 0 {
+    if x.n == 0 {
         return Ok(());
     }
+    let n = x.n as u32;
+    let (z, z_stride) = x.as_f32(codebook, &block.wide);
     assert!(n <= block.capacity && n as usize * codebook.k as usize <= out.len(), "check 2");
     let all = u32::from(all);
     let config = entries(n, codebook.k, queue.context.waves(8));
     let function = queue.context.function("pairwise_sq_l2", "pairwise_sq_l2_direct_f32")?;
     let mut launch = queue.stream.launch_builder(&function);
-    launch.arg(block.as_f32()).arg(&block.facts).arg(&codebook.codewords).arg(out);
+    launch.arg(&z).arg(&z_stride).arg(&block.facts).arg(&codebook.codewords).arg(out);
     launch.arg(&n).arg(&codebook.k).arg(&codebook.d).arg(&codebook.bounds.sq_l2_f64).arg(&all);
     // SAFETY: checks 1 to 3; the kernel reads no index from memory.
     unsafe { queue.launch("pairwise_sq_l2_direct_f32", &mut launch, config) }

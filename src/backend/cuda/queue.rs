@@ -2,15 +2,17 @@
 //! refuses becomes an error of the operation.
 
 use super::context::Context;
+use super::memory::{Buffer, In, Out};
 use crate::error::{Error, Result};
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{
-    CudaSlice, CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PinnedHostSlice, ValidAsZeroBits,
+    CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PinnedHostSlice, ValidAsZeroBits, result,
 };
 use std::sync::Arc;
 
 /// The stream and the operation it works for.
-pub(super) struct Queue {
+#[derive(Clone)]
+pub(crate) struct Queue {
     pub op: &'static str,
     pub context: Context,
     pub stream: Arc<CudaStream>,
@@ -24,13 +26,14 @@ impl Queue {
     }
 
     /// Device memory for `len` values. What it holds is not defined before a kernel or copy writes it.
-    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<Buffer<T>> {
         // A driver refuses to allocate nothing.
         let len = len.max(1);
         // SAFETY: no Rust code reads device memory; kernels and copies write every value before they read it, which the
         // simulated driver of the tests checks.
-        unsafe { self.stream.alloc(len) }
-            .map_err(|error| refused(self.op, format!("{} of device memory", words(len, size_of::<T>())), error))
+        let slice = unsafe { self.stream.alloc(len) }
+            .map_err(|error| refused(self.op, format!("{} of device memory", words(len, size_of::<T>())), error))?;
+        Ok(Buffer::new(slice))
     }
 
     /// Page-locked host memory of `len` zeros: copies from and to it run beside kernels.
@@ -48,36 +51,60 @@ impl Queue {
     }
 
     /// Device memory holding `values`.
-    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
-        let mut slice = self.alloc(values.len())?;
-        self.copy_in(values, &mut slice)?;
-        Ok(slice)
+    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(values.len())?;
+        self.copy_in(values, &mut buffer.write())?;
+        Ok(buffer)
     }
 
-    /// Copies `values` to the start of `slice`.
-    pub fn copy_in<T: DeviceRepr>(&self, values: &[T], slice: &mut CudaSlice<T>) -> Result<()> {
+    /// Copies `values` to the start of `to`. Where they are page-locked, they are read when the copy runs.
+    pub fn copy_in<T: DeviceRepr>(&self, values: &[T], to: &mut Out<'_, T>) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
-        let mut start = slice.slice_mut(..values.len());
+        assert!(values.len() <= to.len(), "check 2");
+        let copy = || {
+            self.stream.context().bind_to_thread()?;
+            // SAFETY: check 2. Pageable values are staged before the call returns; page-locked ones belong to a lane,
+            // which waits for its stream before it touches them or goes.
+            unsafe { result::memcpy_htod_async(to.address(), values, self.stream.cu_stream()) }
+        };
         let asked = || format!("a copy of {} to the device", words(values.len(), size_of::<T>()));
-        self.stream.memcpy_htod(values, &mut start).map_err(|error| refused(self.op, asked(), error))
+        copy().map_err(|error| refused(self.op, asked(), error))
     }
 
-    /// Copies the start of `slice` to `values`, which are there once the stream is through.
-    pub fn copy_out<T: DeviceRepr>(&self, slice: &CudaSlice<T>, values: &mut [T]) -> Result<()> {
+    /// Copies the start of `from` to `values`, which are there once the stream is through.
+    pub fn copy_out<T: DeviceRepr>(&self, from: In<'_, T>, values: &mut [T]) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
-        // Equal lengths: a longer destination would read past the source.
-        let start = slice.slice(..values.len());
+        assert!(values.len() <= from.len(), "check 2");
         let asked = format!("a copy of {} from the device", words(values.len(), size_of::<T>()));
-        self.stream.memcpy_dtoh(&start, values).map_err(|error| refused(self.op, asked, error))
+        let mut copy = || {
+            self.stream.context().bind_to_thread()?;
+            // SAFETY: check 2; as in `copy_in`.
+            unsafe { result::memcpy_dtoh_async(values, from.address(), self.stream.cu_stream()) }
+        };
+        copy().map_err(|error| refused(self.op, asked, error))
     }
 
-    /// Sets all of `slice` to zero.
-    pub fn zero<T: DeviceRepr + ValidAsZeroBits>(&self, slice: &mut CudaSlice<T>) -> Result<()> {
-        self.stream.memset_zeros(slice).map_err(|error| refused(self.op, "setting device memory to zero", error))
+    /// Sets all of `to` to zero.
+    pub fn zero<T: DeviceRepr + ValidAsZeroBits>(&self, to: &mut Out<'_, T>) -> Result<()> {
+        self.set(to.address(), 0, to.len() * size_of::<T>())
+    }
+
+    /// Sets every byte of `to`.
+    pub fn fill(&self, to: &mut Out<'_, u64>, byte: u8) -> Result<()> {
+        self.set(to.address(), byte, to.len() * size_of::<u64>())
+    }
+
+    fn set(&self, address: CUdeviceptr, byte: u8, bytes: usize) -> Result<()> {
+        let set = || {
+            self.stream.context().bind_to_thread()?;
+            // SAFETY: so many bytes are there, and bytes like these are values of their type.
+            unsafe { result::memset_d8_async(address, byte, bytes, self.stream.cu_stream()) }
+        };
+        set().map_err(|error| refused(self.op, "setting device memory", error))
     }
 
     /// Waits until everything queued is done.
@@ -99,7 +126,7 @@ impl Queue {
 }
 
 /// Page-locked host memory. Its owner waits for the stream before it touches what a copy still uses.
-pub(super) struct Pinned<T> {
+pub(crate) struct Pinned<T> {
     op: &'static str,
     slice: PinnedHostSlice<T>,
 }

@@ -1,90 +1,102 @@
-//! Launch of kernels/rows.cu, and the block of rows that it fills.
+//! Launch of kernels/rows.cu, and the rows that it reads.
 
+use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::memory::{Buffer, In};
 use super::queue::Queue;
 use super::shapes::ROWS_PER_BLOCK;
+use crate::backend::{AssignOptions, NonFinite, Precision};
 use crate::error::Result;
 use crate::matrix::Dtype;
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
+use std::ops::Range;
 
-/// A block of rows on the device, as stored and as the filter pass reads it.
-pub(super) struct RowBlock {
-    pub capacity: u32,
+/// Rows on the device as somebody stored them, `[n, d]`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// Bytes, from the first element on.
+    pub values: In<'a, u8>,
     pub dtype: Dtype,
-    /// `[capacity, d]` of `dtype`.
-    pub input: CudaSlice<u8>,
-    /// `[capacity, d]` f32, where the input is not.
-    pub wide: Option<CudaSlice<u8>>,
-    /// `[capacity, d + 2]`.
-    pub packed: CudaSlice<f32>,
-    /// `[capacity, 4]`.
-    pub facts: CudaSlice<f32>,
-    /// `[capacity]`.
-    pub kinds: CudaSlice<u32>,
-    /// Words as in kernels/common.cuh.
-    pub status: CudaSlice<u64>,
+    pub n: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
 }
 
-/// What the status counts, and the word of each.
-pub(super) const STATUS: [u64; 5] = [u64::MAX, 0, 0, 0, 0];
-
-impl RowBlock {
-    pub fn new(queue: &Queue, codebook: &DeviceCodebook, dtype: Dtype, capacity: u32) -> Result<RowBlock> {
-        let (rows, d) = (capacity as usize, codebook.d as usize);
-        Ok(RowBlock {
-            capacity,
-            dtype,
-            input: queue.alloc(rows * d * dtype.size())?,
-            wide: if dtype == Dtype::F32 { None } else { Some(queue.alloc(rows * d * size_of::<f32>())?) },
-            packed: queue.alloc(rows * (d + 2))?,
-            facts: queue.alloc(rows * 4)?,
-            kinds: queue.alloc(rows)?,
-            status: queue.upload(&STATUS)?,
-        })
+impl<'a> Rows<'a> {
+    /// Some of the rows.
+    pub fn block(&self, range: Range<usize>) -> Rows<'a> {
+        Rows { values: self.values.from(range.start * self.stride * self.dtype.size()), n: range.len(), ..*self }
     }
 
-    /// Bytes of one row in all buffers.
-    pub fn bytes_per_row(codebook: &DeviceCodebook, dtype: Dtype) -> usize {
-        let d = codebook.d as usize;
-        let stored = if dtype == Dtype::F32 { 4 } else { dtype.size() + 4 };
-        d * stored + (d + 2) * 4 + 4 * 4 + 4
-    }
-
-    /// The rows as f32, `[capacity, d]`.
-    pub fn as_f32(&self) -> &CudaSlice<u8> {
-        self.wide.as_ref().unwrap_or(&self.input)
+    /// Whether values are there for n rows of `d` elements.
+    pub fn hold(&self, d: usize) -> bool {
+        let elements = match self.n {
+            0 => 0,
+            n => (n - 1) * self.stride + d,
+        };
+        self.stride >= d && elements * self.dtype.size() <= self.values.len()
     }
 }
 
-/// Packs the first `n` rows of the block, whose first is row `first_row` of the call; `plain` leaves out the bound.
+impl Rows<'_> {
+    /// The rows as f32, packed rows' `wide` where they are not f32 themselves; and the elements from one to the next.
+    pub fn as_f32<'a>(&'a self, codebook: &DeviceCodebook, wide: &'a Option<Buffer<f32>>) -> (In<'a, u8>, u64) {
+        match wide {
+            Some(wide) => (wide.read().as_bytes(), u64::from(codebook.d)),
+            None => (self.values, self.stride as u64),
+        }
+    }
+}
+
+/// What rows are packed for.
+#[derive(Clone, Copy)]
+pub(super) struct Packing {
+    /// Number of the first row in the call, for the status.
+    pub first_row: u64,
+    /// Leaves out the bound: scores alone are wanted.
+    pub plain: bool,
+    /// Writes the first row that is not finite to the status.
+    pub report: bool,
+}
+
+impl Packing {
+    /// For the filter pass of an assignment.
+    pub fn for_assign(first_row: u64, options: AssignOptions) -> Packing {
+        let plain = options.precision == Precision::Fast;
+        Packing { first_row, plain, report: options.non_finite == NonFinite::Error }
+    }
+}
+
+/// Packs the rows into `block`.
 pub(super) fn rows(
     queue: &Queue,
     codebook: &DeviceCodebook,
-    block: &mut RowBlock,
-    first_row: u64,
-    n: u32,
-    plain: bool,
+    x: &Rows<'_>,
+    block: &mut Block,
+    packing: Packing,
 ) -> Result<()> {
-    if n == 0 {
+    if x.n == 0 {
         return Ok(());
     }
-    assert!(n <= block.capacity, "check 2");
-    let entry = match block.dtype {
+    assert!(x.n <= block.capacity as usize && x.hold(codebook.d as usize) && x.dtype == block.dtype, "check 2");
+    // A block has at most `capacity` rows.
+    let (n, stride) = (x.n as u32, x.stride as u64);
+    let (plain, report) = (u32::from(packing.plain), u32::from(packing.report));
+    let entry = match x.dtype {
         Dtype::F32 => "rows_f32",
         Dtype::F16 => "rows_f16",
         Dtype::Bf16 => "rows_bf16",
     };
-    let plain = u32::from(plain);
     let config = config(n);
     let function = queue.context.function("rows", entry)?;
     let mut launch = queue.stream.launch_builder(&function);
-    launch.arg(&block.input);
+    launch.arg(&x.values).arg(&stride);
     if let Some(wide) = &mut block.wide {
         launch.arg(wide);
     }
     launch.arg(&codebook.mean).arg(&mut block.packed).arg(&mut block.facts).arg(&mut block.kinds);
-    launch.arg(&mut block.status).arg(&first_row).arg(&n).arg(&codebook.d);
-    launch.arg(&codebook.shift).arg(&codebook.max_sq_norm).arg(&plain);
+    launch.arg(&mut block.status).arg(&packing.first_row).arg(&n).arg(&codebook.d);
+    launch.arg(&codebook.shift).arg(&codebook.max_sq_norm).arg(&plain).arg(&report);
     // SAFETY: checks 1 to 3; the kernel reads no index from memory.
     unsafe { queue.launch(entry, &mut launch, config) }
 }
@@ -109,5 +121,17 @@ mod tests {
             let rows = u64::from(ROWS_PER_BLOCK);
             assert!(blocks * rows >= u64::from(n) && (blocks - 1) * rows < u64::from(n), "{n}");
         }
+    }
+
+    #[test]
+    fn rows_hold_their_last_element_and_need_no_gap_after_it() {
+        // SAFETY: nothing reads the memory.
+        let rows = |n, stride, bytes| Rows { values: unsafe { In::new(256, bytes) }, dtype: Dtype::F16, n, stride };
+        assert!(rows(3, 5, 26).hold(3));
+        assert!(!rows(3, 5, 25).hold(3));
+        assert!(!rows(3, 2, 1000).hold(3));
+        assert!(rows(0, 3, 0).hold(3));
+        let part = rows(3, 5, 26).block(1..3);
+        assert_eq!((part.n, part.values.address(), part.values.len()), (2, 266, 16));
     }
 }

@@ -1,16 +1,14 @@
 //! Nearest codeword of rows in host memory.
 
-use crate::backend::cuda::assign::{Again, assign as filter};
+use crate::backend::cuda::block::{BadValue, Block, Status};
 use crate::backend::cuda::codebook::DeviceCodebook;
-use crate::backend::cuda::distance::distance;
-use crate::backend::cuda::lane::{Lane, Plan, in_blocks, stage};
-use crate::backend::cuda::look::look;
+use crate::backend::cuda::lane::{Lane, Lanes, RowSize, stage};
+use crate::backend::cuda::memory::Buffer;
 use crate::backend::cuda::queue::{Pinned, Queue};
-use crate::backend::cuda::rows::{RowBlock, STATUS, rows};
-use crate::backend::{AssignOptions, AssignStats, NonFinite, Precision};
+use crate::backend::cuda::rows::{Packing, Rows};
+use crate::backend::{AssignOptions, AssignStats};
 use crate::error::Result;
 use crate::matrix::{Dtype, Element, MatrixView};
-use cudarc::driver::CudaSlice;
 use std::ops::{ControlFlow, Range};
 
 const OP: &str = "assign";
@@ -29,47 +27,48 @@ pub(crate) fn assign<T: Element>(
     if n == 0 {
         return Ok(Ok(AssignStats::default()));
     }
-    let plan = Plan::new(OP, codebook, n, Buffers::bytes_per_row(codebook, T::DTYPE))?;
-    let lane = |_| {
-        let queue = Queue::new(OP, &codebook.context)?;
-        let buffers = Buffers::new(&queue, codebook, T::DTYPE, plan.rows)?;
-        Ok(Lane::new(queue, buffers))
-    };
-    let mut lanes: Vec<Lane<Buffers>> = (0..plan.lanes).map(lane).collect::<Result<_>>()?;
+    let kept = &codebook.idle.assign;
+    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE) };
+    let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows);
+    let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
+    for Lane { queue, buffers, .. } in lanes.iter_mut() {
+        Status::clear(queue, &mut buffers.block.status.write())?;
+        buffers.on_host.status.as_mut_slice()?.copy_from_slice(&Status::NOTHING);
+    }
     let submit = |lane: &mut Lane<Buffers>, range: Range<usize>| {
         let Lane { queue, buffers, .. } = lane;
-        buffers.submit(queue, x.block(range.clone()), range.start as u64, codebook, options.precision)
+        buffers.submit(queue, x.block(range.clone()), range.start as u64, codebook, options)
     };
     let collect = |lane: &mut Lane<Buffers>, range: Range<usize>| {
         let on_host = &lane.buffers.on_host;
         labels[range.clone()].copy_from_slice(&on_host.labels.as_slice()?[..range.len()]);
         sq_distances[range.clone()].copy_from_slice(&on_host.sq_distances.as_slice()?[..range.len()]);
-        match (options.non_finite, on_host.status.as_slice()?[0]) {
-            (NonFinite::Error, bad) if bad != u64::MAX => Ok(ControlFlow::Break(bad as usize)),
-            _ => Ok(ControlFlow::Continue(())),
+        match on_host.status()?.bad_value {
+            Some(BadValue { row, .. }) => Ok(ControlFlow::Break(row as usize)),
+            None => Ok(ControlFlow::Continue(())),
         }
     };
-    if let ControlFlow::Break(row) = in_blocks(&mut lanes, n, plan.rows as usize, submit, collect)? {
+    if let ControlFlow::Break(row) = lanes.run(n, submit, collect)? {
         return Ok(Err(row));
     }
-    // Every row that is neither bad nor looked at again was settled by the first pass.
+    // The words of a lane count on through its blocks; a lane that had none counted nothing.
     let mut stats = AssignStats { first: n as u64, ..AssignStats::default() };
-    for lane in &lanes {
-        if let [_, bad, second, f64, exact] = *lane.buffers.on_host.status.as_slice()? {
-            stats.first -= bad + second + f64 + exact;
-            stats += AssignStats { first: 0, second, f64, exact };
-        }
+    for lane in lanes.iter_mut() {
+        let Status { bad, second, f64, exact, .. } = lane.buffers.on_host.status()?;
+        stats.first -= bad + second + f64 + exact;
+        stats += AssignStats { first: 0, second, f64, exact };
     }
+    lanes.keep(OP, codebook, kept)?;
     Ok(Ok(stats))
 }
 
 /// What a block needs.
-struct Buffers {
+pub(in crate::backend::cuda) struct Buffers {
     staging: Pinned<u8>,
-    block: RowBlock,
-    labels: CudaSlice<u32>,
-    sq_distances: CudaSlice<f32>,
-    again: Again,
+    input: Buffer<u8>,
+    block: Block,
+    labels: Buffer<u32>,
+    sq_distances: Buffer<f32>,
     on_host: Results,
 }
 
@@ -80,26 +79,33 @@ struct Results {
     status: Pinned<u64>,
 }
 
+impl Results {
+    fn status(&self) -> Result<Status> {
+        Ok(Status::of_words(self.status.as_slice()?))
+    }
+}
+
 impl Buffers {
     fn new(queue: &Queue, codebook: &DeviceCodebook, dtype: Dtype, capacity: u32) -> Result<Buffers> {
         let rows = capacity as usize;
+        let bytes = rows * codebook.d as usize * dtype.size();
         Ok(Buffers {
-            staging: queue.alloc_pinned(rows * codebook.d as usize * dtype.size())?,
-            block: RowBlock::new(queue, codebook, dtype, capacity)?,
+            staging: queue.alloc_pinned(bytes)?,
+            input: queue.alloc(bytes)?,
+            block: Block::new(queue, codebook, dtype, capacity)?,
             labels: queue.alloc(rows)?,
             sq_distances: queue.alloc(rows)?,
-            again: Again { rows: queue.alloc(rows)?, count: queue.alloc(1)? },
             on_host: Results {
                 labels: queue.alloc_pinned(rows)?,
                 sq_distances: queue.alloc_pinned(rows)?,
-                status: queue.alloc_pinned(STATUS.len())?,
+                status: queue.alloc_pinned(Status::WORDS)?,
             },
         })
     }
 
     /// Bytes of device memory that one row takes.
     fn bytes_per_row(codebook: &DeviceCodebook, dtype: Dtype) -> usize {
-        RowBlock::bytes_per_row(codebook, dtype) + 3 * 4
+        codebook.d as usize * dtype.size() + Block::bytes_per_row(codebook, dtype) + 2 * 4
     }
 
     /// Queues the work on `x`, whose first row is row `first_row` of the call.
@@ -109,25 +115,16 @@ impl Buffers {
         x: MatrixView<'_, T>,
         first_row: u64,
         codebook: &DeviceCodebook,
-        precision: Precision,
+        options: AssignOptions,
     ) -> Result<()> {
-        let Buffers { staging, block, labels, sq_distances, again, on_host } = self;
-        let (rows_here, fast) = (x.rows(), precision == Precision::Fast);
-        // A block has at most `capacity` rows.
-        let n = rows_here as u32;
-        queue.copy_in(stage(x, staging.as_mut_slice()?), &mut block.input)?;
-        rows(queue, codebook, block, first_row, n, fast)?;
-        if codebook.m > 1 {
-            queue.zero(&mut again.count)?;
-            filter(queue, codebook, block, n, fast, labels, again)?;
-            look(queue, codebook, block, n, again, labels)?;
-        } else {
-            // Nothing to choose from: the first codeword is the only one.
-            queue.zero(labels)?;
-        }
-        distance(queue, codebook, block, n, labels, sq_distances)?;
-        queue.copy_out(labels, &mut on_host.labels.as_mut_slice()?[..rows_here])?;
-        queue.copy_out(sq_distances, &mut on_host.sq_distances.as_mut_slice()?[..rows_here])?;
-        queue.copy_out(&block.status, on_host.status.as_mut_slice()?)
+        let Buffers { staging, input, block, labels, sq_distances, on_host } = self;
+        let n = x.rows();
+        queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
+        let rows = Rows { values: input.read(), dtype: T::DTYPE, n, stride: x.cols() };
+        let packing = Packing::for_assign(first_row, options);
+        block.assign(queue, codebook, &rows, packing, &mut labels.write(), &mut sq_distances.write())?;
+        queue.copy_out(labels.read(), &mut on_host.labels.as_mut_slice()?[..n])?;
+        queue.copy_out(sq_distances.read(), &mut on_host.sq_distances.as_mut_slice()?[..n])?;
+        queue.copy_out(block.status.read(), on_host.status.as_mut_slice()?)
     }
 }

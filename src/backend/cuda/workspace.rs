@@ -1,0 +1,261 @@
+//! The operations for vectors that lie on the device and results that stay there.
+
+use super::block::{BadValue, Block, Status};
+use super::codebook::DeviceCodebook;
+use super::gather::gather;
+use super::matrix::{MatrixView, check_alignment, check_place};
+use super::memory::{In, Out};
+use super::queue::{Pinned, Queue};
+use super::rows::Packing;
+use crate::backend::{AssignOptions, AssignStats, Precision, check_columns, check_len};
+use crate::codebook::{Codebook, Placed};
+use crate::error::{Error, Result};
+use crate::matrix::Element;
+use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
+use std::sync::Arc;
+
+/// Room on the device to work on vectors of type `T` with one codebook, on one stream. All device memory is taken when
+/// it is made.
+///
+/// Every operation puts its work into the stream and returns; nothing waits for the device. What the work found, rows
+/// that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels are loaded when they are used
+/// first, and the driver may wait for the device then.
+///
+/// Memory of `cudarc` that is in use on other streams is waited for on the device. Results are in place for work that
+/// is queued later on the same stream, or on any other through memory of `cudarc`.
+///
+/// ```no_run
+/// use codeword::cuda::{MatrixView, Workspace};
+/// use codeword::{AssignOptions, Codebook, Device};
+///
+/// let device = Device::cuda(0)?;
+/// let Device::Cuda(context) = &device else { unreachable!() };
+/// let codewords = codeword::MatrixView::new(&[0.0f32, 0.0, 1.0, 1.0], 2, 2)?;
+/// let codebook = Codebook::new(codewords, &device)?;
+///
+/// let stream = context.new_stream()?;
+/// let mut workspace = Workspace::<f32>::new(&codebook, &stream, 65_536)?;
+///
+/// // Vectors that some other kernel wrote, and room for what comes out.
+/// let x = stream.clone_htod(&[0.9f32, 0.8, 0.1, 0.2]).unwrap();
+/// let mut labels = stream.alloc_zeros::<u32>(2).unwrap();
+/// let mut sq_distances = stream.alloc_zeros::<f32>(2).unwrap();
+/// workspace.assign(MatrixView::new(&x, 2, 2)?, AssignOptions::default(), &mut labels, &mut sq_distances)?;
+///
+/// workspace.check()?; // waits, and is an error if a vector was not finite
+/// assert_eq!(stream.clone_dtoh(&labels).unwrap(), [1, 0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub struct Workspace<T> {
+    // Before the codebook: its memory goes first.
+    block: Block,
+    queue: Queue,
+    on_host: Pinned<u64>,
+    /// Rows assigned since the last check.
+    rows: u64,
+    codebook: Codebook,
+    elements: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> Workspace<T> {
+    /// Room for blocks of `rows` vectors on `stream`; longer inputs go through in so many blocks. About
+    /// 8 d + 60 bytes a row, 4 d more for 16-bit vectors.
+    ///
+    /// # Errors
+    /// - [`Error::DeviceMismatch`] where the codebook lies elsewhere.
+    /// - [`Error::InvalidParameter`] where `rows` is 0 or 2^32 or more.
+    /// - [`Error::Cuda`] where the device has no memory left for it.
+    pub fn new(codebook: &Codebook, stream: &Arc<CudaStream>, rows: usize) -> Result<Self> {
+        const OP: &str = "Workspace::new";
+        let resident = resident(OP, codebook)?;
+        check_place(OP, "codebook", resident.context.stream(), stream)?;
+        let capacity = u32::try_from(rows).ok().filter(|&rows| rows > 0).ok_or_else(|| Error::InvalidParameter {
+            op: OP,
+            name: "rows",
+            expected: format!("from 1 to {}", u32::MAX),
+            got: rows.to_string(),
+        })?;
+        let queue = Queue { op: OP, context: resident.context.clone(), stream: stream.clone() };
+        Ok(Workspace {
+            block: Block::new(&queue, resident, T::DTYPE, capacity)?,
+            on_host: queue.alloc_pinned(Status::WORDS)?,
+            rows: 0,
+            codebook: codebook.clone(),
+            queue,
+            elements: std::marker::PhantomData,
+        })
+    }
+
+    /// The codebook.
+    pub fn codebook(&self) -> &Codebook {
+        &self.codebook
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.queue.stream
+    }
+
+    /// The nearest codeword of every row of `x`, `[n, d]`, and the squared distance to it: [`crate::assign`] on the
+    /// device, with the same bits.
+    ///
+    /// A row that holds a NaN or an infinity gets the label [`crate::SENTINEL`] and a NaN; under
+    /// [`crate::NonFinite::Error`] the next [`Workspace::check`] is an error that names it.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where columns, labels (n) or distances (n) do not fit.
+    /// - [`Error::DeviceMismatch`] where memory lies on another device.
+    /// - [`Error::Cuda`] where the driver refuses.
+    pub fn assign(
+        &mut self,
+        x: MatrixView<'_, T>,
+        options: AssignOptions,
+        labels: &mut dyn DevicePtrMut<u32>,
+        sq_distances: &mut dyn DevicePtrMut<f32>,
+    ) -> Result<()> {
+        const OP: &str = "assign";
+        check_columns(OP, x.cols(), &self.codebook)?;
+        check_len(OP, "labels", x.rows(), labels.len())?;
+        check_len(OP, "distances", x.rows(), sq_distances.len())?;
+        let Workspace { block, queue, codebook, .. } = self;
+        queue.op = OP;
+        let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
+        let (x, _x) = x.read(OP, &stream)?;
+        let (mut labels, _labels) = write(OP, "labels", labels, &stream)?;
+        let (mut sq_distances, _sq_distances) = write(OP, "distances", sq_distances, &stream)?;
+        for start in (0..x.n).step_by(block.capacity as usize) {
+            let rows = x.block(start..x.n.min(start + block.capacity as usize));
+            let packing = Packing::for_assign(start as u64, options);
+            block.assign(queue, codebook, &rows, packing, &mut labels.from(start), &mut sq_distances.from(start))?;
+        }
+        self.rows += x.n as u64;
+        Ok(())
+    }
+
+    /// The squared distance of every row of `x`, `[n, d]`, to every codeword, `[n, k]` row-major into `out`:
+    /// [`crate::pairwise_sq_l2`] on the device. Rows that are not finite are left to [`Workspace::check`]; their
+    /// distances mean nothing.
+    ///
+    /// # Errors
+    /// - Those of [`Workspace::assign`].
+    pub fn pairwise_sq_l2(
+        &mut self,
+        x: MatrixView<'_, T>,
+        precision: Precision,
+        out: &mut dyn DevicePtrMut<f32>,
+    ) -> Result<()> {
+        const OP: &str = "pairwise_sq_l2";
+        check_columns(OP, x.cols(), &self.codebook)?;
+        let k = self.codebook.k();
+        // Memory of so many values is there, so that the product fits.
+        check_len(OP, "distances", x.rows().saturating_mul(k), out.len())?;
+        let Workspace { block, queue, codebook, .. } = self;
+        queue.op = OP;
+        let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
+        let (x, _x) = x.read(OP, &stream)?;
+        let (mut out, _out) = write(OP, "distances", out, &stream)?;
+        for start in (0..x.n).step_by(block.capacity as usize) {
+            let rows = x.block(start..x.n.min(start + block.capacity as usize));
+            block.pairwise_sq_l2(queue, codebook, &rows, start as u64, precision, &mut out.from(start * k))?;
+        }
+        Ok(())
+    }
+
+    /// The codewords of `codes`, `[n, d]` row-major into `out`: [`crate::decode`] on the device. A code that names no
+    /// codeword gives a row of NaN, and unless it is [`crate::SENTINEL`], the next [`Workspace::check`] is an error.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `out` has not n d values, or there are 2^32 codes or more.
+    /// - [`Error::DeviceMismatch`] where memory lies on another device.
+    /// - [`Error::Cuda`] where the driver refuses.
+    pub fn decode(&mut self, codes: &dyn DevicePtr<u32>, out: &mut dyn DevicePtrMut<f32>) -> Result<()> {
+        const OP: &str = "decode";
+        let (n, d) = (codes.len(), self.codebook.d());
+        check_len(OP, "values", n.saturating_mul(d), out.len())?;
+        let too_many = |_| Error::Shape { op: OP, expected: "fewer than 2^32 codes".into(), got: n.to_string() };
+        let n = u32::try_from(n).map_err(too_many)?;
+        let Workspace { block, queue, codebook, .. } = self;
+        queue.op = OP;
+        let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
+        let (codes, _codes) = read(OP, "codes", codes, &stream)?;
+        let (mut out, _out) = write(OP, "values", out, &stream)?;
+        gather(queue, codebook, &codes, n, &mut out, &mut block.status.write().from(Status::BAD_CODE))
+    }
+
+    /// Waits for the stream, and tells what the work since the last check found: how many rows each tier of
+    /// [`Workspace::assign`] settled.
+    ///
+    /// # Errors
+    /// - [`Error::NonFinite`] naming the first row of its call that holds a NaN or an infinity; of several calls since
+    ///   the last check, the lowest such row.
+    /// - [`Error::CodeOutOfRange`] naming likewise the first code that names no codeword.
+    /// - [`Error::Cuda`] where the device failed.
+    pub fn check(&mut self) -> Result<AssignStats> {
+        const OP: &str = "check";
+        let Workspace { block, queue, on_host, .. } = self;
+        queue.op = OP;
+        queue.copy_out(block.status.read(), on_host.as_mut_slice()?)?;
+        Status::clear(queue, &mut block.status.write())?;
+        queue.synchronize()?;
+        let status = Status::of_words(on_host.as_slice()?);
+        let rows = std::mem::take(&mut self.rows);
+        if let Some(BadValue { row, col, got }) = status.bad_value {
+            let way_out = "remove the vector, or ask for sentinel codes";
+            return Err(Error::NonFinite { op: OP, what: "vector", row: row as usize, col, got, way_out });
+        }
+        if let Some((position, code)) = status.bad_code {
+            return Err(Error::CodeOutOfRange { op: OP, position: position as usize, code, k: self.codebook.k() });
+        }
+        Ok(status.stats(rows))
+    }
+}
+
+impl<T> Drop for Workspace<T> {
+    fn drop(&mut self) {
+        // The codebook may be freed on its own stream right after: not before the kernels queued here have read it. The
+        // wait is the device's. There is nobody to hand an error to; a device that refuses an event is lost anyway.
+        let _ = self.queue.context.stream().join(&self.queue.stream);
+    }
+}
+
+/// What the device holds of the codebook.
+fn resident<'a>(op: &'static str, codebook: &'a Codebook) -> Result<&'a DeviceCodebook> {
+    match codebook.placed() {
+        Placed::Cuda(resident) => Ok(resident),
+        Placed::Cpu => Err(Error::DeviceMismatch {
+            op,
+            what: "codebook",
+            expected: "a codebook that was prepared for a CUDA device".into(),
+            got: codebook.device().to_string(),
+        }),
+    }
+}
+
+/// Memory of the caller for launches on `stream` to read; see [`MatrixView::read`].
+fn read<'a, T>(
+    op: &'static str,
+    what: &'static str,
+    values: &'a dyn DevicePtr<T>,
+    stream: &'a CudaStream,
+) -> Result<(In<'a, T>, SyncOnDrop<'a>)> {
+    check_place(op, what, values.stream(), stream)?;
+    let (address, used) = values.device_ptr(stream);
+    check_alignment::<T>(op, what, address)?;
+    // SAFETY: `values` says so; `stream` and `used` order the launches with others.
+    Ok((unsafe { In::new(address, values.len()) }, used))
+}
+
+/// Memory of the caller for launches on `stream` to write.
+fn write<'a, T>(
+    op: &'static str,
+    what: &'static str,
+    values: &'a mut dyn DevicePtrMut<T>,
+    stream: &'a CudaStream,
+) -> Result<(Out<'a, T>, SyncOnDrop<'a>)> {
+    check_place(op, what, values.stream(), stream)?;
+    let len = values.len();
+    let (address, used) = values.device_ptr_mut(stream);
+    check_alignment::<T>(op, what, address)?;
+    // SAFETY: `values` says so, and is borrowed alone; `stream` and `used` order the launches with others.
+    Ok((unsafe { Out::new(address, len) }, used))
+}

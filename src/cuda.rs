@@ -1,0 +1,18 @@
+//! Vectors, codebooks and codes that lie on an NVIDIA GPU and stay there.
+//!
+//! | on the host | here |
+//! |---|---|
+//! | [`crate::MatrixView`] | [`MatrixView`], of memory that `cudarc` or anybody else allocated |
+//! | [`crate::assign`], [`crate::pairwise_sq_l2`], [`crate::decode`] | the methods of [`Workspace`], in a stream |
+//! | the error of a bad row | [`Workspace::check`], which waits for the stream; nothing else does |
+//!
+//! Memory of the crate [`cudarc`], in the version re-exported here, goes in as it is: `CudaSlice`, `CudaView`. What other
+//! versions of it, other libraries and other languages allocated on the same device goes in as [`Raw`], by address.
+//!
+//! All of a process shares the primary context of a device, and so do [`crate::Device::cuda`], `CudaContext::new` and the
+//! CUDA runtime that PyTorch and CuPy use.
+
+pub use crate::backend::cuda::context::Context;
+pub use crate::backend::cuda::matrix::{MatrixView, Raw};
+pub use crate::backend::cuda::workspace::Workspace;
+pub use cudarc;
