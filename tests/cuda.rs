@@ -420,3 +420,67 @@ fn a_gpu_or_driver_too_old_is_told_as_that() {
         assert_eq!(Device::best(), Device::cpu());
     });
 }
+
+#[test]
+fn page_locked_memory_is_allocated_once_and_not_in_every_call() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "page_locked_memory_is_allocated_once_and_not_in_every_call";
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let output = Machine::new().set("TRACE", trace.display()).run(name, || {
+        let allocations = || {
+            let file = std::env::var("CODEWORD_SIM_TRACE").expect("set above");
+            let trace = std::fs::read_to_string(file).unwrap();
+            trace.lines().filter(|line| line.starts_with("allocate ")).count()
+        };
+        let (n, k, d) = (200, 5, 12);
+        let mut numbers = Numbers::new(40);
+        let e = matrix(numbers.gaussians(k * d), k, d);
+        let codebook = on(&cuda(), e.view());
+        let mut assigned = |rows: usize| {
+            let x = matrix(numbers.gaussians(rows * d), rows, d);
+            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+            assert_same_labels("kept lanes", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
+            assert_eq!(total(got.stats), rows as u64);
+            allocations()
+        };
+        let first = assigned(n);
+        assert_eq!((assigned(n), assigned(n - 30), assigned(1)), (first, first, first));
+        // More rows need more room; other types other room.
+        assert!(assigned(n + 1) > first);
+        let half = matrix(vec![f16::ONE; n * d], n, d);
+        let brain = matrix(vec![bf16::ONE; n * d], n, d);
+        let (of_half, of_brain) = (assign(half.view(), &codebook, AssignOptions::default()).unwrap(), brain);
+        let of_brain = assign(of_brain.view(), &codebook, AssignOptions::default()).unwrap();
+        assert_eq!(of_half.labels, of_brain.labels);
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+}
+
+#[test]
+fn a_limit_on_device_memory_makes_smaller_blocks_and_changes_no_bit() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "a_limit_on_device_memory_makes_smaller_blocks_and_changes_no_bit";
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let output = Machine::new().set("TRACE", trace.display()).run(name, || {
+        let (n, k, d) = (3000, 7, 20);
+        let mut numbers = Numbers::new(41);
+        let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+        let Device::Cuda(context) = cuda() else { unreachable!("it was asked for") };
+        let limited = Device::Cuda(context.with_max_memory(100_000));
+        assert_assign_same("limited", &limited, x.view(), e.view());
+        let none = Device::Cuda(context.with_max_memory(100));
+        let error = assign(x.view(), &on(&none, e.view()), AssignOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("100 bytes free"), "{error}");
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let sizes = trace.lines().filter_map(|line| line.strip_prefix("allocate id=")?.split("bytes=").nth(1));
+    let largest = sizes.filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok()).max();
+    assert!(largest.is_some_and(|bytes| bytes < 100_000), "{largest:?}");
+}

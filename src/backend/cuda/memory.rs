@@ -116,7 +116,7 @@ impl<T> Buffer<T> {
 }
 
 // A launch copies its arguments, so that the borrows may end with it.
-// SAFETY (all four): the parameter is an address of 8 bytes, as device pointers are.
+// SAFETY: the parameter is an address of 8 bytes, as device pointers are.
 unsafe impl<'a, 'b: 'a, T> PushKernelArg<&'b In<'_, T>> for LaunchArgs<'a> {
     fn arg(&mut self, arg: &'b In<'_, T>) -> &mut Self {
         self.arg(&arg.address)
