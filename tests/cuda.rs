@@ -476,7 +476,7 @@ fn a_limit_on_device_memory_makes_smaller_blocks_and_changes_no_bit() {
         assert_assign_same("limited", &limited, x.view(), e.view());
         let none = Device::Cuda(context.with_max_memory(100));
         let error = assign(x.view(), &on(&none, e.view()), AssignOptions::default()).unwrap_err();
-        assert!(error.to_string().contains("100 bytes free"), "{error}");
+        assert!(error.to_string().contains("100 bytes of"), "{error}");
     });
     assert!(output.status.success(), "{}", simulated::text(&output));
     let trace = std::fs::read_to_string(trace).unwrap();

@@ -6,6 +6,7 @@ use super::queue::Queue;
 use super::shapes::SCORE_ROWS;
 use crate::error::{Error, Result};
 use crate::matrix::{Dtype, Element, MatrixView};
+use rayon::prelude::*;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +14,14 @@ use std::sync::{Mutex, PoisonError};
 const LANES: usize = 2;
 
 /// Device memory of one lane's buffers beyond which longer blocks gain nothing.
-const BLOCK_BYTES: usize = 128 << 20;
+const BLOCK_BYTES: usize = 64 << 20;
+
+/// Device memory of a call's rows from which on they go in several blocks even if they fit at once: the first ones then
+/// compute while the others are on their way.
+const SPLIT_BYTES: usize = 16 << 20;
+
+/// Bytes from which on several threads write the staging buffer: one alone is slower than the way to the device.
+const STAGE_BYTES: usize = 1 << 20;
 
 /// A card keeps the lanes of a call for the next one where they take no more than one part in so many of it.
 const KEPT_PART: usize = 8;
@@ -50,8 +58,8 @@ impl Plan {
         Plan::of(free, n, bytes_per_row).ok_or_else(|| Error::Cuda {
             op,
             asked: format!("{bytes_per_row} bytes of device memory for one vector and its results"),
-            got: format!("{free} bytes free of {total}"),
-            way_out: "free memory on the device (nvidia-smi shows who holds it), or use the CPU",
+            got: format!("{free} bytes of {total} that may be used"),
+            way_out: "free memory on the device (nvidia-smi shows who holds it), raise the limit, or use the CPU",
             source: None,
         })
     }
@@ -60,12 +68,13 @@ impl Plan {
         // An eighth stays free: allocations are rounded up, and the driver needs some.
         let fits =
             |lanes: usize| ((free - free / 8) / lanes).min(BLOCK_BYTES.max(bytes_per_row)) / bytes_per_row.max(1);
-        if n <= fits(1) {
+        if n <= fits(1) && n.saturating_mul(bytes_per_row) <= SPLIT_BYTES {
             return Some(Plan { rows: u32::try_from(n).ok()?.max(1), lanes: 1 });
         }
         let lanes = if fits(LANES) > 0 { LANES } else { 1 };
         let tile = SCORE_ROWS as usize;
-        let rows = match fits(lanes) {
+        // Two blocks a lane, or more.
+        let rows = match fits(lanes).min(n.div_ceil(2 * lanes).next_multiple_of(tile)) {
             0 => return None,
             rows if rows < tile => rows,
             rows => rows / tile * tile,
@@ -199,10 +208,15 @@ fn in_blocks<B>(
 /// Writes the rows without gaps into `bytes`, and returns those that it wrote.
 pub(super) fn stage<'a, T: Element>(x: MatrixView<'_, T>, bytes: &'a mut [u8]) -> &'a [u8] {
     let row = x.cols() * size_of::<T>();
-    for (i, to) in bytes.chunks_exact_mut(row).take(x.rows()).enumerate() {
-        to.copy_from_slice(bytemuck::cast_slice(x.row(i)));
+    let len = x.rows() * row;
+    let copy = |(i, to): (usize, &mut [u8])| to.copy_from_slice(bytemuck::cast_slice(x.row(i)));
+    if len < STAGE_BYTES {
+        bytes[..len].chunks_exact_mut(row).enumerate().for_each(copy);
+    } else {
+        let rows_each = (STAGE_BYTES / 4 / row).max(1);
+        bytes[..len].par_chunks_exact_mut(row).enumerate().with_min_len(rows_each).for_each(copy);
     }
-    &bytes[..x.rows() * row]
+    &bytes[..len]
 }
 
 #[cfg(test)]
@@ -210,8 +224,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_one_block() {
+    fn little_that_fits_is_one_block_and_much_is_several() {
         assert_eq!(Plan::of(1 << 30, 1000, 2000), Some(Plan { rows: 1000, lanes: 1 }));
+        assert_eq!(Plan::of(1 << 30, 10_000, 2000), Some(Plan { rows: 2560, lanes: 2 }));
         assert_eq!(Plan::of(1 << 30, 1, 2000), Some(Plan { rows: 1, lanes: 1 }));
     }
 
