@@ -12,3 +12,7 @@
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates
 #define DISTANCE_WARPS 8 // warps, one per row, of a block of distance.cu
 #define PAIRWISE_WARPS 8 // warps, one per entry, of a block of pairwise_sq_l2.cu
+#define TOP_K_THREADS 256 // threads of a block, one per row, of top_k.cu
+#define SQ_SUMS_THREADS 256 // threads of a block of sq_sums.cu, eight per row
+#define HISTOGRAM_THREADS 256 // threads of a block of histogram.cu
+#define HISTOGRAM_BINS 4096 // codewords whose counts a block of histogram.cu keeps in shared memory

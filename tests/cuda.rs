@@ -9,7 +9,7 @@ mod simulated;
 use codeword::backend::reference;
 use codeword::{
     AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
-    assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize, top_k,
+    assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
 use simulated::Machine;
@@ -397,17 +397,6 @@ fn losses_and_metrics_equal_the_cpus() {
             metrics(x.view(), &gpu, &got.assignment.labels).unwrap(),
             metrics(x.view(), &cpu, &expected.assignment.labels).unwrap()
         );
-    });
-}
-
-#[test]
-fn what_has_no_kernel_yet_is_refused_and_never_done_elsewhere() {
-    Machine::new().pass("what_has_no_kernel_yet_is_refused_and_never_done_elsewhere", || {
-        let codebook = on(&cuda(), MatrixView::new(&[1.0f32, 2.0], 2, 1).unwrap());
-        let error =
-            top_k(MatrixView::new(&[1.5f32], 1, 1).unwrap(), &codebook, 2, AssignOptions::default()).unwrap_err();
-        assert!(error.to_string().contains("cuda:0"), "{error}");
-        assert!(error.to_string().contains("CPU"), "{error}");
     });
 }
 

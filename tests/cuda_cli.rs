@@ -52,11 +52,13 @@ fn every_verb_writes_on_a_device_what_it_writes_on_the_cpu() {
         let file = |name: &str| format!("{name}-{device}.npy");
         let encode = ["encode", "x.npy", "-c", "e.npy", "-o", &file("codes"), "--device", device];
         done(&[&encode[..], &["--distances", &file("distances"), "--reconstruction", &file("nearest")]].concat());
+        let top = ["encode", "x.npy", "-c", "e.npy", "-o", &file("top"), "--top-k", "5", "--device", device];
+        done(&[&top[..], &["--distances", &file("top-distances"), "--reconstruction", &file("top-nearest")]].concat());
         done(&["decode", &file("codes"), "-c", "e.npy", "-o", &file("decoded"), "--device", device]);
         let matrix = ["distances", "x.npy", "-c", "e.npy", "-o", &file("matrix"), "--device", device];
         done(&[&matrix[..], &["--precision", "exact"]].concat());
     }
-    for name in ["codes", "distances", "nearest", "decoded", "matrix"] {
+    for name in ["codes", "distances", "nearest", "top", "top-distances", "top-nearest", "decoded", "matrix"] {
         let read = |device: &str| std::fs::read(folder.path().join(format!("{name}-{device}.npy"))).unwrap();
         assert!(read("cuda") == read("cpu"), "{name} differ");
     }
@@ -72,21 +74,6 @@ fn every_verb_writes_on_a_device_what_it_writes_on_the_cpu() {
         report.clone()
     };
     assert_eq!(eval("cuda"), eval("cpu"));
-}
-
-#[test]
-fn what_has_no_kernel_yet_is_refused_on_a_device_and_taken_by_the_cpu_where_the_choice_is_free() {
-    if !simulated::is_available() {
-        return;
-    }
-    let (folder, machine) = (sample(), Machine::new());
-    let top = ["encode", "x.npy", "-c", "e.npy", "-o", "top.npy", "--top-k", "2"];
-    let refused = run(&machine, folder.path(), &[&top[..], &["--device", "cuda"]].concat());
-    assert!(!refused.status.success());
-    assert!(text(&refused).contains("no CUDA kernel yet"), "{}", text(&refused));
-    assert!(!folder.path().join("top.npy").exists());
-    let taken = run(&machine, folder.path(), &top);
-    assert!(taken.status.success(), "{}", text(&taken));
 }
 
 #[test]

@@ -164,9 +164,12 @@ pub fn assign_into<T: Element>(
 /// In the counts of [`TopK::stats`], `first` are the rows for which the filter pass left exactly r candidates, `f64`
 /// those with more, `exact` those whose order took exact sums; there is no second look here.
 ///
+/// One pass over `x`, in blocks. On the CPU the candidates of a row, r and few more as a rule, are sorted. On a CUDA
+/// device a row takes 16 k bytes while its block is there, and each candidate is compared with every other: r^2
+/// comparisons a row are nothing for tens and thousands of times the filter pass for r in the ten thousands.
+///
 /// # Errors
-/// - [`Error::InvalidParameter`] where `r` is 0 or above k, or the codebook lies on a CUDA device: there is no kernel for
-///   this yet.
+/// - [`Error::InvalidParameter`] where `r` is 0 or above k.
 /// - Those of [`assign`].
 ///
 /// ```
@@ -194,13 +197,8 @@ pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, op
     let stats = match codebook.placed() {
         Placed::Cpu => cpu::top_k::top_k(x, codewords, panels, r, options, &mut labels, &mut sq_distances),
         #[cfg(feature = "cuda")]
-        Placed::Cuda(_) => {
-            return Err(Error::InvalidParameter {
-                op: OP,
-                name: "device",
-                expected: "cpu (this operation has no CUDA kernel yet; prepare the codebook for the CPU)".into(),
-                got: codebook.device().to_string(),
-            });
+        Placed::Cuda(resident) => {
+            cuda::streamed::top_k::top_k(x, resident, r, options, &mut labels, &mut sq_distances)?
         }
     }
     .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))?;

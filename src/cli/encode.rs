@@ -7,9 +7,9 @@ use crate::cli::output::{self, Output, Target};
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, count_text, shape_text};
 use crate::cli::stream::{Block, Stream};
-use crate::cli::values::{CodeDtype, DeviceChoice, Policy};
+use crate::cli::values::{CodeDtype, Policy};
 use codeword::io::npy::Scalar;
-use codeword::{AssignOptions, AssignStats, Codebook, Device, Error, Precision, assign_into, decode_into, top_k};
+use codeword::{AssignOptions, AssignStats, Codebook, Error, Precision, assign_into, decode_into, top_k};
 use serde_json::json;
 
 const WAY_OUT: &str = "remove or repair it, or give such vectors a code of their own with --non-finite sentinel";
@@ -28,13 +28,7 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
     }
     let targets = targets(args, &vectors, &model)?;
     output::check(&targets, &[&vectors.reader, &model.reader], global)?;
-    let device = match (args.top_k, global.device) {
-        (Some(_), DeviceChoice::Auto) => {
-            log::info!("--top-k has no CUDA kernel yet: auto takes the processor");
-            Device::cpu()
-        }
-        _ => global.open_device()?,
-    };
+    let device = global.open_device()?;
     let options = AssignOptions {
         precision: global.precision_or(Precision::Exact),
         non_finite: args.non_finite.non_finite.into(),

@@ -110,6 +110,7 @@ pub(super) struct Idle {
     pub assign: Kept<streamed::assign::Buffers>,
     pub decode: Kept<streamed::decode::Buffers>,
     pub pairwise_sq_l2: Kept<streamed::pairwise_sq_l2::Buffers>,
+    pub top_k: Kept<streamed::top_k::Buffers>,
 }
 
 impl Idle {
@@ -118,5 +119,6 @@ impl Idle {
         self.assign.clear();
         self.decode.clear();
         self.pairwise_sq_l2.clear();
+        self.top_k.clear();
     }
 }

@@ -42,7 +42,8 @@ mod queue;
 mod rows;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
-
+#[cfg(feature = "cuda")]
+mod top_k;
 #[cfg(feature = "cuda")]
 pub mod workspace;
 

@@ -3,3 +3,4 @@
 pub(crate) mod assign;
 pub(crate) mod decode;
 pub(crate) mod pairwise_sq_l2;
+pub(crate) mod top_k;
