@@ -45,6 +45,21 @@ impl Device {
     }
 }
 
+impl Device {
+    /// This device, on which a call may take at most `bytes` of device memory for the rows it works on, beside the
+    /// codebook. The CPU works in blocks that fit its caches anyway.
+    pub fn with_max_memory(&self, bytes: usize) -> Device {
+        match self {
+            Device::Cpu => {
+                let _ = bytes;
+                Device::Cpu
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => Device::Cuda(context.with_max_memory(bytes)),
+        }
+    }
+}
+
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -97,3 +97,64 @@ fn a_row_that_is_not_finite_is_named_as_on_the_cpu() {
     assert!(said.contains("vector 1 holds NaN in column 1"), "{said}");
     assert_eq!(said, encode("cpu"));
 }
+
+#[test]
+fn several_cards_write_what_one_writes() {
+    if !simulated::is_available() {
+        return;
+    }
+    let (folder, machine) = (sample(), Machine::new().set("DEVICES", 3));
+    let encode = |name: &str, more: &[&str]| {
+        let distances = format!("{name}-distances.npy");
+        let first = ["encode", "x.npy", "-c", "e.npy", "-o", name, "--distances", &distances, "--json", "--force"];
+        let output = run(&machine, folder.path(), &[&first[..], more].concat());
+        assert!(output.status.success(), "{more:?}: {}", text(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let files = [name, &distances].map(|file| std::fs::read(folder.path().join(file)).unwrap());
+        (report["device"].as_str().unwrap().to_owned(), files)
+    };
+    for top_k in [&[][..], &["--top-k", "4"]] {
+        let with = |device: &str| encode("codes.npy", &[&["--device", device], top_k].concat());
+        let (_, cpu) = with("cpu");
+        for (choice, devices) in [
+            ("cuda:0,1", "cuda:0 cuda:1"),
+            ("cuda:2,0,1", "cuda:2 cuda:0 cuda:1"),
+            ("cuda:all", "cuda:0 cuda:1 cuda:2"),
+        ] {
+            let (used, files) = with(choice);
+            assert_eq!(used, devices);
+            assert!(files == cpu, "{choice} {top_k:?}");
+        }
+    }
+    for (arguments, code, why) in [
+        (&["encode", "x.npy", "-c", "e.npy", "-o", "n.npy", "--device", "cuda:0,3"][..], 4, "device 3 of 3"),
+        (&["encode", "x.npy", "-c", "e.npy", "-o", "n.npy", "--device", "cuda:1,1"], 2, "named twice"),
+        (&["eval", "x.npy", "-c", "e.npy", "--device", "cuda:0,1"], 2, "eval works on one device"),
+    ] {
+        let output = run(&machine, folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(why), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_memory_limit_holds_on_the_card_too() {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = sample();
+    let (trace, machine) = (folder.path().join("trace"), Machine::new());
+    let machine = machine.set("TRACE", trace.display());
+    let encode = ["encode", "x.npy", "-c", "e.npy", "--device", "cuda", "--max-memory"];
+    let output = run(&machine, folder.path(), &[&encode[..], &["40K", "-o", "limited.npy"]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    // The codebook is no block of vectors: 43 x 24 and its packed form.
+    let bytes = trace.lines().filter_map(|line| line.strip_prefix("allocate id=")?.split("bytes=").nth(1));
+    let sum: usize = bytes.filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok()).sum();
+    assert!(sum < 40 * 1024 + 20_000, "{sum} bytes");
+    let output = run(&machine, folder.path(), &["encode", "x.npy", "-c", "e.npy", "--device", "cpu", "-o", "cpu.npy"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(read("limited.npy") == read("cpu.npy"));
+}

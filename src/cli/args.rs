@@ -1,6 +1,7 @@
 //! The command line, as clap parses it.
 
-use crate::cli::values::{CodeDtype, DeviceChoice, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, weight};
+use crate::cli::devices::DeviceChoice;
+use crate::cli::values::{CodeDtype, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, weight};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -162,7 +163,8 @@ pub struct NonFinite {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where to compute: auto (a GPU if one is usable, else the processor), cpu, cuda or cuda:N
+    /// Where to compute: auto (a GPU if one is usable, else the processor), cpu, cuda, cuda:N; encode also on several
+    /// GPUs at once: cuda:N,M,... or cuda:all
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// exact: decided in real-number arithmetic; fast: one rounded pass [default: exact; distances: fast]
@@ -172,7 +174,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Option<u32>,
-    /// Memory for the buffers, whatever the size of the files: 512M, 2G [default: 256M]
+    /// Memory for the buffers, and on each GPU for the vectors it works on, whatever the size of the files: 512M, 2G
+    /// [default: 256M, and what the GPU has]
     #[arg(long, global = true, value_name = "SIZE")]
     pub max_memory: Option<Size>,
     /// Replace existing output files

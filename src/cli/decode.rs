@@ -32,10 +32,12 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
     target.header.fortran_order &= shape.len() > 2;
     let targets = [target];
     output::check(&targets, &[&codes, &model.reader], global)?;
-    let device = global.open_device()?;
+    let devices = global.open_devices()?;
+    let pace = devices.pace();
+    let device = devices.only("decode")?;
 
     let cost = RowCost { buffer: 4 + 4 * d as u64, scratch: 0, work: 0 };
-    let blocks = Blocks::new(n, cost, global)?;
+    let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
         let inputs = [("codes", &codes), ("codebook", &model.reader)];
         let plan = Plan {

@@ -21,11 +21,13 @@ pub fn run(args: &Distances, global: &Global) -> Result<()> {
     shape.push(k);
     let targets = [Target::new("distances", &args.output, Scalar::F32, &shape, &vectors.reader)?];
     output::check(&targets, &[&vectors.reader, &model.reader], global)?;
-    let device = global.open_device()?;
+    let devices = global.open_devices()?;
+    let pace = devices.pace();
+    let device = devices.only("distances")?;
     let precision = global.precision_or(Precision::Fast);
 
     let cost = RowCost { buffer: 4 * (d as u64 + k as u64), scratch: 0, work: (k as u64).saturating_mul(d as u64) };
-    let blocks = Blocks::new(n, cost, global)?;
+    let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(precision);

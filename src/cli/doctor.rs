@@ -1,11 +1,11 @@
 //! `codeword doctor`: what this machine offers, what is missing, and what is used instead.
 
 use crate::cli::args::Global;
+use crate::cli::devices::Devices;
 use crate::cli::exit::Result;
 use crate::cli::report::{print_json, print_table, size_text};
-use crate::cli::values::DeviceChoice;
+use codeword::Isa;
 use codeword::backend::cuda::probe::Probe;
-use codeword::{Device, Isa};
 use serde_json::{Value, json};
 
 /// Version of the nvcc that the build script found.
@@ -13,11 +13,8 @@ const NVCC: Option<&str> = option_env!("CODEWORD_NVCC");
 
 pub fn run(global: &Global) -> Result<()> {
     let probe = Probe::run();
-    let used = match global.device {
-        DeviceChoice::Auto => Ok(Device::best()),
-        _ => global.device.open(),
-    };
-    let named = used.as_ref().map(Device::to_string).unwrap_or_else(|_| "none".into());
+    let used = global.device.open();
+    let named = used.as_ref().map(Devices::to_string).unwrap_or_else(|_| "none".into());
     if global.json {
         print_json(&json(&probe, &named))?
     } else {

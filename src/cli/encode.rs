@@ -6,10 +6,11 @@ use crate::cli::input::{Model, Vectors};
 use crate::cli::output::{self, Output, Target};
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, count_text, shape_text};
+use crate::cli::shares::Shares;
 use crate::cli::stream::{Block, Stream};
 use crate::cli::values::{CodeDtype, Policy};
 use codeword::io::npy::Scalar;
-use codeword::{AssignOptions, AssignStats, Codebook, Error, Precision, assign_into, decode_into, top_k};
+use codeword::{AssignOptions, AssignStats, Codebook, Error, Precision, decode_into};
 use serde_json::json;
 
 const WAY_OUT: &str = "remove or repair it, or give such vectors a code of their own with --non-finite sentinel";
@@ -28,7 +29,7 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
     }
     let targets = targets(args, &vectors, &model)?;
     output::check(&targets, &[&vectors.reader, &model.reader], global)?;
-    let device = global.open_device()?;
+    let devices = global.open_devices()?;
     let options = AssignOptions {
         precision: global.precision_or(Precision::Exact),
         non_finite: args.non_finite.non_finite.into(),
@@ -39,21 +40,21 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
         scratch: if args.reconstruction.is_some() { 4 * d as u64 } else { 0 },
         work: (k as u64).saturating_mul(d as u64),
     };
-    let blocks = Blocks::new(n, cost, global)?;
+    let blocks = Blocks::new(n, cost, devices.pace(), global)?;
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(options.precision);
         let plan =
-            Plan { verb: "encode", inputs: &inputs, targets: &targets, n, cost, blocks, device: &device, precision };
+            Plan { verb: "encode", inputs: &inputs, targets: &targets, n, cost, blocks, device: &devices, precision };
         return plan.print(global);
     }
 
-    let codebook = model.load(&device, &mut clock)?;
-    let mut files = Files::create(&targets, args, &codebook, n)?;
+    let shares = Shares::new(model.load(&devices.0[0], &mut clock)?, &devices.0[1..])?;
+    let mut files = Files::create(&targets, args, shares.first(), n)?;
     let mut stats = AssignStats::default();
     let stream = Stream { verb: "encode", n, unit: "vectors", blocks, global };
     let compute = |block: &mut Block| {
-        stats += nearest(block, d, args.top_k, &codebook, options)
+        stats += nearest(block, d, args.top_k, &shares, options)
             .map_err(|error| vectors.explain(error, block.first, WAY_OUT))?;
         Ok(())
     };
@@ -63,7 +64,7 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
     let seconds = clock.stop(times);
     if global.json {
         let (verb, dtype, precision) = ("encode", vectors.reader.header().scalar, Some(options.precision));
-        let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: Some(stats) };
+        let report = Report { verb, device: &devices, n, d, k, dtype, precision, seconds, tiers: Some(stats) };
         return report.print(json!({"rounded_rows": rounded, "outputs": report::targets(&targets)}));
     }
     let codes = &targets[0];
@@ -131,25 +132,17 @@ fn nearest(
     block: &mut Block,
     d: usize,
     r: Option<u32>,
-    codebook: &Codebook,
+    shares: &Shares,
     options: AssignOptions,
 ) -> std::result::Result<AssignStats, Error> {
-    match r {
-        Some(r) => {
-            let top = top_k(block.view(d)?, codebook, r as usize, options)?;
-            (block.codes, block.sq_distances) = (top.labels, top.sq_distances);
-            Ok(top.stats)
-        }
-        None => {
-            let (mut codes, mut sq_distances) =
-                (std::mem::take(&mut block.codes), std::mem::take(&mut block.sq_distances));
-            codes.resize(block.rows, 0);
-            sq_distances.resize(block.rows, 0.0);
-            let stats = assign_into(block.view(d)?, codebook, options, &mut codes, &mut sq_distances)?;
-            (block.codes, block.sq_distances) = (codes, sq_distances);
-            Ok(stats)
-        }
-    }
+    let (mut codes, mut sq_distances) = (std::mem::take(&mut block.codes), std::mem::take(&mut block.sq_distances));
+    // The ring of buffers was planned for so many values.
+    let len = block.rows * r.unwrap_or(1) as usize;
+    codes.resize(len, 0);
+    sq_distances.resize(len, 0.0);
+    let stats = shares.nearest(&block.x[..block.rows * d], d, r, options, &mut codes, &mut sq_distances)?;
+    (block.codes, block.sq_distances) = (codes, sq_distances);
+    Ok(stats)
 }
 
 /// The files being written, in the order of the targets.

@@ -17,14 +17,16 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
     let model = Model::open(&args.model)?;
     model.check_fits(&vectors)?;
     let (n, d, k) = (vectors.n, vectors.d, model.k);
-    let device = global.open_device()?;
+    let devices = global.open_devices()?;
+    let pace = devices.pace();
+    let device = devices.only("eval")?;
     let options = AssignOptions {
         precision: global.precision_or(Precision::Exact),
         non_finite: args.non_finite.non_finite.into(),
     };
 
     let cost = RowCost { buffer: 4 * d as u64 + 8, scratch: 0, work: (k as u64).saturating_mul(d as u64) };
-    let blocks = Blocks::new(n, cost, global)?;
+    let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(options.precision);

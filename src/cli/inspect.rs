@@ -106,7 +106,7 @@ impl Values {
         let vectors = Vectors::open(&args::Vectors { x: args.file.clone(), dtype: args.dtype })?;
         let (n, d) = (vectors.n, vectors.d);
         let cost = RowCost { buffer: 4 * d as u64, scratch: 0, work: 0 };
-        let stream = Stream { verb: "inspect", n, unit: "vectors", blocks: Blocks::new(n, cost, global)?, global };
+        let stream = Stream { verb: "inspect", n, unit: "vectors", blocks: Blocks::new(n, cost, 1, global)?, global };
         let mut it = Values {
             min: f32::INFINITY,
             max: f32::NEG_INFINITY,

@@ -3,6 +3,7 @@
 mod args;
 mod completions;
 mod decode;
+mod devices;
 mod distances;
 mod doctor;
 mod encode;
@@ -15,13 +16,15 @@ mod pipeline;
 mod plan;
 mod progress;
 mod report;
+mod shares;
 mod signals;
 mod stream;
 mod values;
 
 use args::{Args, Global, Verb};
 use clap::Parser;
-use codeword::{Device, Isa, Precision};
+use codeword::{Isa, Precision};
+use devices::Devices;
 use exit::{Exit, Failure, OrExit, Result};
 use std::io::Write;
 
@@ -67,12 +70,16 @@ fn set_up_log(global: &Global) {
 }
 
 impl Global {
-    /// The device to compute on, after a look at what the environment says about instruction sets.
-    fn open_device(&self) -> Result<Device> {
+    /// The devices to compute on, after a look at what the environment says about instruction sets.
+    fn open_devices(&self) -> Result<Devices> {
         let isa = Isa::selected().or_exit(Exit::Usage)?;
-        let device = self.device.open()?;
-        log::info!("device {device}, processor instructions {}, {} threads", isa.name(), rayon::current_num_threads());
-        Ok(device)
+        let mut devices = self.device.open()?;
+        if let Some(size) = self.max_memory {
+            let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
+            devices.0.iter_mut().for_each(|device| *device = device.with_max_memory(bytes));
+        }
+        log::info!("device {devices}, processor instructions {}, {} threads", isa.name(), rayon::current_num_threads());
+        Ok(devices)
     }
 
     /// The precision asked for, or `default`.

@@ -4,8 +4,8 @@ use crate::cli::args::Global;
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::output::Target;
 use crate::cli::report::{self, count_text, shape_text, size_text};
+use codeword::Precision;
 use codeword::io::npy::{Header, Reader};
-use codeword::{Device, Precision};
 use serde_json::json;
 
 /// Buffers in the ring: one each for reading, computing and writing, and one to even out their jitter.
@@ -14,7 +14,7 @@ const BUFFERS: usize = 4;
 const DEFAULT_MEMORY: u64 = 256 << 20;
 /// Bytes beyond which a buffer gains nothing and only delays the first result.
 const MAX_BUFFER: u64 = 32 << 20;
-/// Multiply-adds of a block, some tenths of a second: progress moves and Ctrl-C is heard at that pace.
+/// Multiply-adds of a block, some tenths of a second of a processor: progress moves and Ctrl-C is heard at that pace.
 const MAX_WORK: u64 = 1 << 33;
 /// Rows that a block has even so, or the cores would run idle between blocks.
 const MIN_ROWS: u64 = 1024;
@@ -40,8 +40,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// The split of `n` rows.
-    pub fn new(n: usize, cost: RowCost, global: &Global) -> Result<Blocks> {
+    /// The split of `n` rows, for devices `pace` times as fast as a processor.
+    pub fn new(n: usize, cost: RowCost, pace: u64, global: &Global) -> Result<Blocks> {
         let per_row = cost.buffer.saturating_mul(BUFFERS as u64).saturating_add(cost.scratch).max(1);
         let limit = match global.max_memory {
             Some(size) if size.0 < per_row => {
@@ -57,7 +57,7 @@ impl Blocks {
         };
         let rows = (limit / per_row)
             .min(MAX_BUFFER / cost.buffer.max(1))
-            .min((MAX_WORK / cost.work.max(1)).max(MIN_ROWS))
+            .min((MAX_WORK.saturating_mul(pace) / cost.work.max(1)).max(MIN_ROWS))
             .max(1)
             .min(n.max(1) as u64);
         let blocks = (n as u64).div_ceil(rows).max(1);
@@ -77,7 +77,7 @@ pub struct Plan<'a> {
     pub n: usize,
     pub cost: RowCost,
     pub blocks: Blocks,
-    pub device: &'a Device,
+    pub device: &'a dyn std::fmt::Display,
     pub precision: Option<Precision>,
 }
 
@@ -175,7 +175,7 @@ mod tests {
                 for work in [0, 1 << 10, 1 << 24] {
                     for limit in [40 << 20, 1 << 28, 1 << 34] {
                         let cost = RowCost { buffer, scratch, work };
-                        let blocks = Blocks::new(1 << 30, cost, &global(Some(limit))).unwrap();
+                        let blocks = Blocks::new(1 << 30, cost, 1, &global(Some(limit))).unwrap();
                         let actual = blocks.rows as u64 * (blocks.buffers as u64 * buffer + scratch);
                         assert!(
                             blocks.rows >= 1 && actual <= limit && actual == blocks.memory,
@@ -189,19 +189,19 @@ mod tests {
 
     #[test]
     fn a_small_file_is_one_block_in_one_buffer() {
-        let blocks = Blocks::new(10, RowCost { buffer: 100, scratch: 50, work: 1 }, &global(None)).unwrap();
+        let blocks = Blocks::new(10, RowCost { buffer: 100, scratch: 50, work: 1 }, 1, &global(None)).unwrap();
         assert_eq!(blocks, Blocks { rows: 10, buffers: 1, memory: 10 * 150 });
-        assert_eq!(Blocks::new(0, RowCost::default(), &global(None)).unwrap().rows, 1);
+        assert_eq!(Blocks::new(0, RowCost::default(), 1, &global(None)).unwrap().rows, 1);
     }
 
     #[test]
     fn too_little_memory_for_one_row_is_told_with_the_amount_that_would_do() {
         let cost = RowCost { buffer: 1000, scratch: 96, work: 1 };
-        let failure = Blocks::new(10, cost, &global(Some(4095))).unwrap_err();
+        let failure = Blocks::new(10, cost, 1, &global(Some(4095))).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.error.to_string().contains("4.0 KiB"), "{:#}", failure.error);
-        assert!(Blocks::new(10, cost, &global(Some(4096))).is_ok());
+        assert!(Blocks::new(10, cost, 1, &global(Some(4096))).is_ok());
         // Without a limit of the user's, a huge row is given what it needs.
-        assert_eq!(Blocks::new(10, RowCost { buffer: 1 << 40, ..cost }, &global(None)).unwrap().rows, 1);
+        assert_eq!(Blocks::new(10, RowCost { buffer: 1 << 40, ..cost }, 1, &global(None)).unwrap().rows, 1);
     }
 }

@@ -5,7 +5,7 @@ use crate::cli::output::Target;
 use crate::cli::pipeline::Times;
 use crate::cli::plan::precision_text;
 use codeword::io::npy::Scalar;
-use codeword::{AssignStats, Device, Isa, Precision};
+use codeword::{AssignStats, Isa, Precision};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ impl Seconds {
 /// What every verb tells with `--json`.
 pub struct Report<'a> {
     pub verb: &'static str,
-    pub device: &'a Device,
+    pub device: &'a dyn std::fmt::Display,
     pub n: usize,
     pub d: usize,
     pub k: usize,

@@ -1,8 +1,7 @@
 //! The values of flags: what can be said, and what it means.
 
-use crate::cli::exit::{Exit, OrExit, Result};
 use clap::ValueEnum;
-use codeword::{Device, Precision};
+use codeword::Precision;
 use std::str::FromStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,14 +35,6 @@ pub enum ProgressChoice {
     Never,
 }
 
-/// What `--device` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    Auto,
-    Cpu,
-    Cuda(usize),
-}
-
 /// A number of bytes: `65536`, `512M`, `1.5GiB`. Suffixes are powers of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
@@ -62,34 +53,6 @@ impl From<Policy> for codeword::NonFinite {
         match policy {
             Policy::Error => codeword::NonFinite::Error,
             Policy::Sentinel => codeword::NonFinite::Sentinel,
-        }
-    }
-}
-
-impl DeviceChoice {
-    /// The device itself.
-    pub fn open(self) -> Result<Device> {
-        match self {
-            DeviceChoice::Auto => Ok(Device::best()),
-            DeviceChoice::Cpu => Ok(Device::cpu()),
-            DeviceChoice::Cuda(ordinal) => Device::cuda(ordinal).or_exit(Exit::NoDevice),
-        }
-    }
-}
-
-impl FromStr for DeviceChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "cuda" => Ok(DeviceChoice::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(DeviceChoice::Cuda)
-                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N with a device number N".into()),
         }
     }
 }
@@ -138,15 +101,6 @@ mod tests {
         assert_eq!(size("2 kb"), Some(2048));
         for wrong in ["", "M", "0", "-1", "1X", "1e3", "nan", "99999999T", "1.2.3"] {
             assert_eq!(size(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn devices_are_read_by_name_and_number() {
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        for wrong in ["gpu", "cuda:", "cuda:-1", "cuda:x", ""] {
-            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
     }
 }
