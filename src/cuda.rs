@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`crate::MatrixView`] | [`MatrixView`], of memory that `cudarc` or anybody else allocated |
 //! | [`crate::assign`], [`crate::pairwise_sq_l2`], [`crate::decode`] | the methods of [`Workspace`], in a stream |
+//! | [`crate::metrics()`] | [`Workspace::metrics`], which waits for the stream |
 //! | the error of a bad row | [`Workspace::check`], which waits for the stream; nothing else does |
 //!
 //! Memory of the crate [`cudarc`], in the version re-exported here, goes in as it is: `CudaSlice`, `CudaView`. What other

@@ -80,6 +80,16 @@ impl MetricsSum {
         }
     }
 
+    /// What a device summed up over `rows` rows from the first on: the histogram, and of every block of
+    /// [`block_rows`] the sums of squares of its rows and of their differences from their codewords.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_blocks(codebook: &Codebook, rows: u64, histogram: Vec<u64>, blocks: &[[f64; 2]]) -> Self {
+        let n = histogram.iter().sum();
+        let sum = |part: usize| OrderedSum::of_blocks(codebook.d(), rows, blocks.iter().map(|block| block[part]));
+        let (energy, inertia) = (sum(0), sum(1));
+        MetricsSum { codebook: codebook.clone(), n, skipped: rows - n, inertia, energy, histogram }
+    }
+
     /// Adds the rows of `x` with their labels.
     ///
     /// # Errors
@@ -148,25 +158,46 @@ struct OrderedSum {
     carried: Vec<(u32, f64)>,
 }
 
+/// Rows of a block of an ordered sum: about 1 MiB of f32.
+pub(crate) fn block_rows(d: usize) -> u32 {
+    ((1 << 18) / d.max(1)).max(1) as u32
+}
+
 impl OrderedSum {
     fn new(d: usize) -> Self {
-        // About 1 MiB of f32.
-        let block_rows = ((1 << 18) / d.max(1)).max(1) as u64;
-        OrderedSum { block_rows, rows: 0, current: 0.0, carried: Vec::new() }
+        OrderedSum { block_rows: block_rows(d).into(), rows: 0, current: 0.0, carried: Vec::new() }
+    }
+
+    /// The sum of `rows` values, given those of their blocks.
+    #[cfg(feature = "cuda")]
+    fn of_blocks(d: usize, rows: u64, blocks: impl Iterator<Item = f64>) -> Self {
+        let mut sum = OrderedSum::new(d);
+        let mut left = rows;
+        for block in blocks {
+            (sum.rows, sum.current) = (left.min(sum.block_rows), block);
+            left -= sum.rows;
+            sum.carry_if_full();
+        }
+        sum
     }
 
     fn add(&mut self, value: f64) {
         self.current += value;
         self.rows += 1;
-        if self.rows == self.block_rows {
-            let (mut level, mut sum) = (0, self.current);
-            while let Some((_, left)) = self.carried.pop_if(|&mut (top, _)| top == level) {
-                sum += left;
-                level += 1;
-            }
-            self.carried.push((level, sum));
-            (self.rows, self.current) = (0, 0.0);
+        self.carry_if_full();
+    }
+
+    fn carry_if_full(&mut self) {
+        if self.rows < self.block_rows {
+            return;
         }
+        let (mut level, mut sum) = (0, self.current);
+        while let Some((_, left)) = self.carried.pop_if(|&mut (top, _)| top == level) {
+            sum += left;
+            level += 1;
+        }
+        self.carried.push((level, sum));
+        (self.rows, self.current) = (0, 0.0);
     }
 
     fn total(&self) -> f64 {

@@ -24,6 +24,8 @@ mod distance;
 #[cfg(feature = "cuda")]
 mod gather;
 #[cfg(feature = "cuda")]
+mod histogram;
+#[cfg(feature = "cuda")]
 mod lane;
 #[cfg(feature = "cuda")]
 mod look;
@@ -31,6 +33,8 @@ mod look;
 pub mod matrix;
 #[cfg(feature = "cuda")]
 mod memory;
+#[cfg(feature = "cuda")]
+mod metrics;
 #[cfg(feature = "cuda")]
 mod pairwise_sq_l2;
 pub mod probe;
@@ -40,6 +44,8 @@ pub mod ptx;
 mod queue;
 #[cfg(feature = "cuda")]
 mod rows;
+#[cfg(feature = "cuda")]
+mod sq_sums;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
 #[cfg(feature = "cuda")]

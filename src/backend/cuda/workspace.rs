@@ -5,21 +5,23 @@ use super::codebook::DeviceCodebook;
 use super::gather::gather;
 use super::matrix::{MatrixView, check_alignment, check_place};
 use super::memory::{In, Out};
+use super::metrics::Sums;
 use super::queue::{Pinned, Queue};
 use super::rows::Packing;
 use crate::backend::{AssignOptions, AssignStats, Precision, check_columns, check_len};
 use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
 use crate::matrix::Element;
+use crate::metrics::{Metrics, MetricsSum};
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use std::sync::Arc;
 
 /// Room on the device to work on vectors of type `T` with one codebook, on one stream. All device memory is taken when
-/// it is made.
+/// it is made, but for that of [`Workspace::metrics`].
 ///
-/// Every operation puts its work into the stream and returns; nothing waits for the device. What the work found, rows
-/// that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels are loaded when they are used
-/// first, and the driver may wait for the device then.
+/// Every operation whose results stay on the device puts its work into the stream and returns; nothing waits for the
+/// device. What the work found, rows that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels
+/// are loaded when they are used first, and the driver may wait for the device then.
 ///
 /// Memory of `cudarc` that is in use on other streams is waited for on the device. Results are in place for work that
 /// is queued later on the same stream, or on any other through memory of `cudarc`.
@@ -180,6 +182,30 @@ impl<T: Element> Workspace<T> {
         let (codes, _codes) = read(OP, "codes", codes, &stream)?;
         let (mut out, _out) = write(OP, "values", out, &stream)?;
         gather(queue, codebook, &codes, n, &mut out, &mut block.status.write().from(Status::BAD_CODE))
+    }
+
+    /// How well the codebook represents the rows of `x`, `[n, d]`, under `labels`, n values: [`crate::metrics()`] of
+    /// vectors and labels on the device, with the same bits.
+    ///
+    /// **Waits for the stream**: the result is on the host. Takes 8 k bytes of device memory for the time being, 16 for
+    /// every block of 2^18 numbers of `x`, and 16 a row for up to 2^20 rows.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where columns or labels do not fit, or there are 2^32 rows or more.
+    /// - [`Error::CodeOutOfRange`] naming the first label that is neither below k nor [`crate::SENTINEL`].
+    /// - [`Error::DeviceMismatch`] where memory lies on another device.
+    /// - [`Error::Cuda`] where the driver refuses.
+    pub fn metrics(&mut self, x: MatrixView<'_, T>, labels: &dyn DevicePtr<u32>) -> Result<Metrics> {
+        const OP: &str = "metrics";
+        check_columns(OP, x.cols(), &self.codebook)?;
+        check_len(OP, "labels", x.rows(), labels.len())?;
+        let Workspace { queue, codebook, .. } = self;
+        queue.op = OP;
+        let (resident, stream) = (resident(OP, codebook)?, queue.stream.clone());
+        let (x, _x) = x.read(OP, &stream)?;
+        let (labels, _labels) = read(OP, "labels", labels, &stream)?;
+        let sums = Sums::of(queue, resident, &x, &labels)?;
+        Ok(MetricsSum::of_blocks(codebook, x.n as u64, sums.histogram, &sums.blocks).finish())
     }
 
     /// Waits for the stream, and tells what the work since the last check found: how many rows each tier of
