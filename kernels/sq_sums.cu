@@ -74,19 +74,19 @@ extern "C" __global__ void __launch_bounds__(WARP)
 }
 
 extern "C" __global__ void __launch_bounds__(SQ_SUMS_THREADS)
-    sq_sums_f32(const float* __restrict__ x, u64 stride, const float* __restrict__ codewords, const u32* __restrict__ labels,
-                double* __restrict__ sums, u32 n, u32 k, u32 d) {
+    sq_sums_f32(const float* __restrict__ x, u64 stride, const float* __restrict__ codewords,
+                const u32* __restrict__ labels, double* __restrict__ sums, u32 n, u32 k, u32 d) {
     sum_rows(x, stride, codewords, labels, sums, n, k, d);
 }
 
 extern "C" __global__ void __launch_bounds__(SQ_SUMS_THREADS)
-    sq_sums_f16(const F16* __restrict__ x, u64 stride, const float* __restrict__ codewords, const u32* __restrict__ labels,
-                double* __restrict__ sums, u32 n, u32 k, u32 d) {
+    sq_sums_f16(const F16* __restrict__ x, u64 stride, const float* __restrict__ codewords,
+                const u32* __restrict__ labels, double* __restrict__ sums, u32 n, u32 k, u32 d) {
     sum_rows(x, stride, codewords, labels, sums, n, k, d);
 }
 
 extern "C" __global__ void __launch_bounds__(SQ_SUMS_THREADS)
-    sq_sums_bf16(const Bf16* __restrict__ x, u64 stride, const float* __restrict__ codewords, const u32* __restrict__ labels,
-                 double* __restrict__ sums, u32 n, u32 k, u32 d) {
+    sq_sums_bf16(const Bf16* __restrict__ x, u64 stride, const float* __restrict__ codewords,
+                 const u32* __restrict__ labels, double* __restrict__ sums, u32 n, u32 k, u32 d) {
     sum_rows(x, stride, codewords, labels, sums, n, k, d);
 }
