@@ -3,7 +3,7 @@
 //! | on the host | here |
 //! |---|---|
 //! | [`crate::MatrixView`] | [`MatrixView`], of memory that `cudarc` or anybody else allocated |
-//! | [`crate::assign`], [`crate::pairwise_sq_l2`], [`crate::decode`] | the methods of [`Workspace`], in a stream |
+//! | [`crate::assign`], [`crate::top_k`], [`crate::pairwise_sq_l2`], [`crate::decode`] | the methods of [`Workspace`], in a stream |
 //! | [`crate::metrics()`] | [`Workspace::metrics`], which waits for the stream |
 //! | the error of a bad row | [`Workspace::check`], which waits for the stream; nothing else does |
 //!

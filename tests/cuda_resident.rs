@@ -12,7 +12,7 @@ use codeword::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceP
 use codeword::cuda::{Context, MatrixView, Raw, Workspace};
 use codeword::{
     AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, NonFinite, Precision, SENTINEL, bf16, decode,
-    f16, pairwise_sq_l2,
+    f16, pairwise_sq_l2, top_k,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
 use simulated::Machine;
@@ -159,6 +159,34 @@ fn distance_matrix_and_decoded_vectors_equal_those_of_the_host_path() {
         workspace.check().unwrap();
         let got = setup.stream.clone_dtoh(&out).unwrap();
         assert_same_bits("decoded", &got, decode(&codes, &setup.codebook).unwrap().as_slice());
+    });
+}
+
+#[test]
+fn the_r_nearest_codewords_are_those_of_the_cpu() {
+    Machine::new().pass("the_r_nearest_codewords_are_those_of_the_cpu", || {
+        for case in cases::adversarial(21, 34, 4) {
+            let (n, k, d) = (case.x.rows(), case.codewords.rows(), case.x.cols());
+            let setup = Setup::new(&case.codewords);
+            let on_cpu = Codebook::new(case.codewords.view(), &Device::cpu()).unwrap();
+            let values = setup.upload(case.x.as_slice());
+            let mut workspace = setup.workspace::<f32>(8);
+            for r in [1, 3, k] {
+                let mut labels = setup.stream.alloc_zeros::<u32>(n * r).unwrap();
+                let mut sq_distances = setup.stream.alloc_zeros::<f32>(n * r).unwrap();
+                let x = MatrixView::new(&values, n, d).unwrap();
+                workspace.top_k(x, r, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+                assert_eq!(total(workspace.check().unwrap()), n as u64);
+                let expected = top_k(case.x.view(), &on_cpu, r, AssignOptions::default()).unwrap();
+                let got = setup.download(&(labels, sq_distances));
+                assert_same_labels(&case.name, &got.0, &expected.labels, r);
+                assert_same_bits(&case.name, &got.1, &expected.sq_distances);
+            }
+            let mut room = setup.room(n);
+            let x = MatrixView::new(&values, n, d).unwrap();
+            let error = workspace.top_k(x, k + 1, AssignOptions::default(), &mut room.0, &mut room.1).unwrap_err();
+            assert!(matches!(error, Error::InvalidParameter { name: "r", .. }), "{error}");
+        }
     });
 }
 

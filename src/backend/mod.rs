@@ -183,14 +183,7 @@ pub fn assign_into<T: Element>(
 pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, options: AssignOptions) -> Result<TopK> {
     const OP: &str = "top_k";
     check_columns(OP, x.cols(), codebook)?;
-    if r == 0 || r > codebook.k() {
-        return Err(Error::InvalidParameter {
-            op: OP,
-            name: "r",
-            expected: format!("from 1 to {}, the number of codewords", codebook.k()),
-            got: r.to_string(),
-        });
-    }
+    check_r(OP, r, codebook.k())?;
     let len = checked_len(OP, x.rows(), r)?;
     let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
     let (codewords, panels) = (codebook.codewords(), codebook.panels());
@@ -310,6 +303,14 @@ pub(crate) fn check_columns(op: &'static str, cols: usize, codebook: &Codebook) 
     if cols != codebook.d() {
         let expected = format!("vectors of {} columns, as the codewords have", codebook.d());
         return Err(Error::Shape { op, expected, got: cols.to_string() });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_r(op: &'static str, r: usize, k: usize) -> Result<()> {
+    if r == 0 || r > k {
+        let expected = format!("from 1 to {k}, the number of codewords");
+        return Err(Error::InvalidParameter { op, name: "r", expected, got: r.to_string() });
     }
     Ok(())
 }

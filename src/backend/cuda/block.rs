@@ -9,6 +9,7 @@ use super::memory::{Buffer, Out};
 use super::pairwise_sq_l2::{by_norms, direct};
 use super::queue::Queue;
 use super::rows::{Packing, Rows, rows};
+use super::top_k::{Candidates, scores, top_k as select};
 use crate::backend::{AssignStats, Precision};
 use crate::error::Result;
 use crate::matrix::Dtype;
@@ -74,6 +75,25 @@ impl Block {
             queue.zero(&mut labels.first(x.n))?;
         }
         distance(queue, codebook, self, x, labels, sq_distances)
+    }
+
+    /// The `r` nearest codewords of the rows of `x`, `[n, r]`.
+    #[allow(clippy::too_many_arguments)] // where it runs, the two sides, how, and where to
+    pub fn top_k(
+        &mut self,
+        queue: &Queue,
+        codebook: &DeviceCodebook,
+        x: &Rows<'_>,
+        r: u32,
+        packing: Packing,
+        candidates: &mut Candidates,
+        labels: &mut Out<'_, u32>,
+        sq_distances: &mut Out<'_, f32>,
+    ) -> Result<()> {
+        rows(queue, codebook, x, self, packing)?;
+        // A block has at most `capacity` rows.
+        scores(queue, codebook, self, x.n as u32, candidates)?;
+        select(queue, codebook, self, x, r, packing.plain, candidates, labels, sq_distances)
     }
 
     /// All squared distances of the rows of `x`, `[n, k]`.

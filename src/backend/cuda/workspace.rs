@@ -8,7 +8,8 @@ use super::memory::{In, Out};
 use super::metrics::Sums;
 use super::queue::{Pinned, Queue};
 use super::rows::Packing;
-use crate::backend::{AssignOptions, AssignStats, Precision, check_columns, check_len};
+use super::top_k::Candidates;
+use crate::backend::{AssignOptions, AssignStats, Precision, check_columns, check_len, check_r};
 use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
 use crate::matrix::Element;
@@ -16,8 +17,11 @@ use crate::metrics::{Metrics, MetricsSum};
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use std::sync::Arc;
 
+/// Device memory for what [`Workspace::top_k`] needs between its kernels.
+const CANDIDATE_BYTES: usize = 64 << 20;
+
 /// Room on the device to work on vectors of type `T` with one codebook, on one stream. All device memory is taken when
-/// it is made, but for that of [`Workspace::metrics`].
+/// it is made, but for that of [`Workspace::top_k`] and [`Workspace::metrics`].
 ///
 /// Every operation whose results stay on the device puts its work into the stream and returns; nothing waits for the
 /// device. What the work found, rows that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels
@@ -51,9 +55,10 @@ use std::sync::Arc;
 pub struct Workspace<T> {
     // Before the codebook: its memory goes first.
     block: Block,
+    candidates: Option<Candidates>,
     queue: Queue,
     on_host: Pinned<u64>,
-    /// Rows assigned since the last check.
+    /// Rows that got labels since the last check.
     rows: u64,
     codebook: Codebook,
     elements: std::marker::PhantomData<T>,
@@ -80,6 +85,7 @@ impl<T: Element> Workspace<T> {
         let queue = Queue { op: OP, context: resident.context.clone(), stream: stream.clone() };
         Ok(Workspace {
             block: Block::new(&queue, resident, T::DTYPE, capacity)?,
+            candidates: None,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,
             codebook: codebook.clone(),
@@ -129,6 +135,49 @@ impl<T: Element> Workspace<T> {
             let rows = x.block(start..x.n.min(start + block.capacity as usize));
             let packing = Packing::for_assign(start as u64, options);
             block.assign(queue, codebook, &rows, packing, &mut labels.from(start), &mut sq_distances.from(start))?;
+        }
+        self.rows += x.n as u64;
+        Ok(())
+    }
+
+    /// The `r` nearest codewords of every row of `x`, nearest first, into `[n, r]` labels and distances:
+    /// [`crate::top_k`] on the device, with the same bits. The first call takes 16 k bytes more for each row of a block,
+    /// of which there are so many that this stays below 64 MiB.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where `r` is 0 or above k.
+    /// - Those of [`Workspace::assign`].
+    pub fn top_k(
+        &mut self,
+        x: MatrixView<'_, T>,
+        r: usize,
+        options: AssignOptions,
+        labels: &mut dyn DevicePtrMut<u32>,
+        sq_distances: &mut dyn DevicePtrMut<f32>,
+    ) -> Result<()> {
+        const OP: &str = "top_k";
+        check_columns(OP, x.cols(), &self.codebook)?;
+        check_r(OP, r, self.codebook.k())?;
+        // Memory of so many values is there, so that the product fits.
+        check_len(OP, "labels", x.rows().saturating_mul(r), labels.len())?;
+        check_len(OP, "distances", x.rows().saturating_mul(r), sq_distances.len())?;
+        let Workspace { block, queue, codebook, candidates, .. } = self;
+        queue.op = OP;
+        let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
+        let rows_each = (CANDIDATE_BYTES / Candidates::bytes_per_row(codebook)).clamp(1, block.capacity as usize);
+        let candidates = match candidates {
+            Some(candidates) => candidates,
+            // At most the block's capacity.
+            None => candidates.insert(Candidates::new(queue, codebook, rows_each as u32)?),
+        };
+        let (x, _x) = x.read(OP, &stream)?;
+        let (mut labels, _labels) = write(OP, "labels", labels, &stream)?;
+        let (mut sq_distances, _sq_distances) = write(OP, "distances", sq_distances, &stream)?;
+        for start in (0..x.n).step_by(rows_each) {
+            let rows = x.block(start..x.n.min(start + rows_each));
+            let packing = Packing::for_assign(start as u64, options);
+            let (mut labels, mut sq_distances) = (labels.from(start * r), sq_distances.from(start * r));
+            block.top_k(queue, codebook, &rows, r as u32, packing, candidates, &mut labels, &mut sq_distances)?;
         }
         self.rows += x.n as u64;
         Ok(())
@@ -209,7 +258,7 @@ impl<T: Element> Workspace<T> {
     }
 
     /// Waits for the stream, and tells what the work since the last check found: how many rows each tier of
-    /// [`Workspace::assign`] settled.
+    /// [`Workspace::assign`] and [`Workspace::top_k`] settled.
     ///
     /// # Errors
     /// - [`Error::NonFinite`] naming the first row of its call that holds a NaN or an infinity; of several calls since

@@ -5,8 +5,8 @@ use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::backend::cuda::lane::{Lane, Lanes, RowSize, stage};
 use crate::backend::cuda::memory::Buffer;
 use crate::backend::cuda::queue::{Pinned, Queue};
-use crate::backend::cuda::rows::{Packing, Rows, rows};
-use crate::backend::cuda::top_k::{Candidates, scores, top_k as select};
+use crate::backend::cuda::rows::{Packing, Rows};
+use crate::backend::cuda::top_k::Candidates;
 use crate::backend::{AssignOptions, AssignStats};
 use crate::error::Result;
 use crate::matrix::{Dtype, Element, MatrixView};
@@ -127,11 +127,9 @@ impl Buffers {
         let (n, results) = (x.rows(), x.rows() * r);
         queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
         let x = Rows { values: input.read(), dtype: T::DTYPE, n, stride: x.cols() };
-        rows(queue, codebook, &x, block, packing)?;
-        // A block has at most `capacity` rows, and r is at most k: both fit.
-        scores(queue, codebook, block, n as u32, candidates)?;
         let (labels_out, distances_out) = (&mut labels.write(), &mut sq_distances.write());
-        select(queue, codebook, block, &x, r as u32, packing.plain, candidates, labels_out, distances_out)?;
+        // r is at most k, which fits.
+        block.top_k(queue, codebook, &x, r as u32, packing, candidates, labels_out, distances_out)?;
         queue.copy_out(labels.read(), &mut on_host.labels.as_mut_slice()?[..results])?;
         queue.copy_out(sq_distances.read(), &mut on_host.sq_distances.as_mut_slice()?[..results])?;
         queue.copy_out(block.status.read(), on_host.status.as_mut_slice()?)
