@@ -1,4 +1,4 @@
-// What several kernels share: integer names, kinds of rows, reductions within a warp, 16-bit elements.
+// What several kernels share: integer names, kinds of rows, scales, reductions within a warp, 16-bit elements.
 #pragma once
 
 typedef unsigned short u16;
@@ -42,6 +42,19 @@ typedef unsigned long long u64;
 static __device__ __forceinline__ u64 bad_value_key(u64 row, u32 col, u32 bits) {
     const u32 kind = (bits & MAGNITUDE_BITS) > INFINITE_BITS ? 0u : bits >> 31 ? 2u : 1u;
     return row << 28 | (u64)col << 2 | kind;
+}
+
+// Largest exponent that a scale undoes.
+#define MAX_SHIFT 126
+
+static __device__ __forceinline__ float power_of_two(int exponent) {
+    return __uint_as_float((u32)(exponent + 127) << 23);
+}
+
+// The exponent that brings a magnitude with these bits to [1, 2), as far as a scale can.
+static __device__ __forceinline__ int shift_of(u32 magnitude) {
+    const int shift = 127 - (int)(magnitude >> 23);
+    return shift < -MAX_SHIFT ? -MAX_SHIFT : shift > MAX_SHIFT ? MAX_SHIFT : shift;
 }
 
 static __device__ __forceinline__ u32 warp_max(u32 value) {

@@ -18,8 +18,7 @@
 #include "common.cuh"
 #include "shapes.h"
 
-// Largest exponent that a scale undoes, and how far below the codebook's scale a row's may lie.
-#define MAX_SHIFT 126
+// How far below the codebook's scale a row's may lie.
 #define MAX_WIDENING (MAX_SHIFT - 4)
 
 static_assert(ROWS_PER_BLOCK * WARP <= 1024, "a block holds at most 1024 threads");
@@ -40,18 +39,8 @@ struct RowsArgs {
     u32 report;
 };
 
-static __device__ __forceinline__ float power_of_two(int exponent) {
-    return __uint_as_float((u32)(exponent + 127) << 23);
-}
-
 static __device__ __forceinline__ double wide_power_of_two(int exponent) {
     return __longlong_as_double((i64)(exponent + 1023) << 52);
-}
-
-// The exponent that brings a magnitude with these bits to [1, 2), as far as a scale can.
-static __device__ __forceinline__ int shift_of(u32 magnitude) {
-    const int shift = 127 - (int)(magnitude >> 23);
-    return shift < -MAX_SHIFT ? -MAX_SHIFT : shift > MAX_SHIFT ? MAX_SHIFT : shift;
 }
 
 // The root of a rounded sum of d rounded squares, times 2^shift, rounded up to what the real norm can be at most.

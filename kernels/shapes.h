@@ -16,3 +16,7 @@
 #define SQ_SUMS_THREADS 256 // threads of a block of sq_sums.cu, eight per row
 #define HISTOGRAM_THREADS 256 // threads of a block of histogram.cu
 #define HISTOGRAM_BINS 4096 // codewords whose counts a block of histogram.cu keeps in shared memory
+#define PREPARE_WARPS 8 // warps, one per codeword, of a block of prepare.cu
+#define PREPARE_THREADS 1024 // threads of the blocks of prepare.cu that work alone
+#define PREPARE_COLUMNS 256 // threads, one per column, of a block of prepare.cu that sums columns
+#define PREPARE_RUN 64 // distinct codewords in one running sum of a column; the CPU sums the same way

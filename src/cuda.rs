@@ -3,9 +3,10 @@
 //! | on the host | here |
 //! |---|---|
 //! | [`crate::MatrixView`] | [`MatrixView`], of memory that `cudarc` or anybody else allocated |
+//! | [`crate::Codebook::new`] | [`crate::Codebook::from_cuda`], which waits for the device once |
 //! | [`crate::assign`], [`crate::top_k`], [`crate::pairwise_sq_l2`], [`crate::decode`] | the methods of [`Workspace`], in a stream |
 //! | [`crate::metrics()`] | [`Workspace::metrics`], which waits for the stream |
-//! | the error of a bad row | [`Workspace::check`], which waits for the stream; nothing else does |
+//! | the error of a bad row | [`Workspace::check`], which waits for the stream |
 //!
 //! Memory of the crate [`cudarc`], in the version re-exported here, goes in as it is: `CudaSlice`, `CudaView`. What other
 //! versions of it, other libraries and other languages allocated on the same device goes in as [`Raw`], by address.

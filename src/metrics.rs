@@ -95,6 +95,7 @@ impl MetricsSum {
     /// # Errors
     /// - [`Error::Shape`] where columns or labels do not fit.
     /// - [`Error::CodeOutOfRange`] naming the first label that is neither below k nor [`SENTINEL`]; nothing is added.
+    /// - Those of [`Codebook::codewords`]: nothing is added.
     pub fn add<T: Element>(&mut self, x: MatrixView<'_, T>, labels: &[u32]) -> Result<()> {
         const OP: &str = "metrics";
         check_columns(OP, x.cols(), &self.codebook)?;
@@ -104,7 +105,7 @@ impl MetricsSum {
         if let Some(position) = bad {
             return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
         }
-        for (&label, (energy, error)) in labels.iter().zip(sq_sums(x, labels, &self.codebook)) {
+        for (&label, (energy, error)) in labels.iter().zip(sq_sums(x, labels, &self.codebook)?) {
             if label == SENTINEL {
                 self.skipped += 1;
             } else {

@@ -224,9 +224,13 @@ fn a_small_card_takes_the_rows_in_blocks() {
 
 #[test]
 fn a_card_too_small_for_one_row_says_what_a_row_takes() {
-    let card = Machine::new().set("MEMORY", MB);
-    card.pass("a_card_too_small_for_one_row_says_what_a_row_takes", || {
-        let codebook = on(&cuda(), matrix((0..30_000).map(|j| j as f32).collect(), 30_000, 1).view());
+    Machine::new().pass("a_card_too_small_for_one_row_says_what_a_row_takes", || {
+        let Device::Cuda(context) = cuda() else { panic!("a CUDA device") };
+        // A row takes 480 kB.
+        let codebook = on(
+            &Device::Cuda(context.with_max_memory(MB / 4)),
+            matrix((0..30_000).map(|j| j as f32).collect(), 30_000, 1).view(),
+        );
         let x = MatrixView::new(&[1.5f32], 1, 1).unwrap();
         let error = top_k(x, &codebook, 2, AssignOptions::default()).unwrap_err();
         assert!(matches!(error, Error::Cuda { op: "top_k", .. }), "{error:?}");

@@ -5,10 +5,11 @@
 pub(crate) mod cpu;
 pub mod cuda;
 #[doc(hidden)]
+pub mod preparation;
+#[doc(hidden)]
 pub mod reference;
 
 use crate::codebook::{Codebook, Placed};
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
 pub use cpu::isa::Isa;
@@ -148,9 +149,8 @@ pub fn assign_into<T: Element>(
     check_columns(OP, x.cols(), codebook)?;
     check_len(OP, "labels", x.rows(), labels.len())?;
     check_len(OP, "distances", x.rows(), sq_distances.len())?;
-    let (codewords, panels) = (codebook.codewords(), codebook.panels());
     match codebook.placed() {
-        Placed::Cpu => cpu::assign::assign(x, codewords, panels, options, labels, sq_distances),
+        Placed::Cpu(host) => cpu::assign::assign(x, host.codewords.view(), &host.panels, options, labels, sq_distances),
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances)?,
     }
@@ -186,9 +186,10 @@ pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, op
     check_r(OP, r, codebook.k())?;
     let len = checked_len(OP, x.rows(), r)?;
     let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
-    let (codewords, panels) = (codebook.codewords(), codebook.panels());
     let stats = match codebook.placed() {
-        Placed::Cpu => cpu::top_k::top_k(x, codewords, panels, r, options, &mut labels, &mut sq_distances),
+        Placed::Cpu(host) => {
+            cpu::top_k::top_k(x, host.codewords.view(), &host.panels, r, options, &mut labels, &mut sq_distances)
+        }
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => {
             cuda::streamed::top_k::top_k(x, resident, r, options, &mut labels, &mut sq_distances)?
@@ -245,9 +246,10 @@ pub fn pairwise_sq_l2_into<T: Element>(
     const OP: &str = "pairwise_sq_l2";
     check_columns(OP, x.cols(), codebook)?;
     check_len(OP, "distances", checked_len(OP, x.rows(), codebook.k())?, out.len())?;
-    let (codewords, panels) = (codebook.codewords(), codebook.panels());
     match codebook.placed() {
-        Placed::Cpu => cpu::pairwise_sq_l2::pairwise_sq_l2(x, codewords, panels, precision, out),
+        Placed::Cpu(host) => {
+            cpu::pairwise_sq_l2::pairwise_sq_l2(x, host.codewords.view(), &host.panels, precision, out)
+        }
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => cuda::streamed::pairwise_sq_l2::pairwise_sq_l2(x, resident, precision, out)?,
     }
@@ -279,7 +281,7 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
     const OP: &str = "decode";
     check_len(OP, "vectors", checked_len(OP, codes.len(), codebook.d())?, out.len())?;
     match codebook.placed() {
-        Placed::Cpu => cpu::gather::gather(codes, codebook.codewords(), out),
+        Placed::Cpu(host) => cpu::gather::gather(codes, host.codewords.view(), out),
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => cuda::streamed::decode::decode(codes, resident, out)?,
     }
@@ -288,13 +290,13 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
 
 /// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
 /// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
-pub(crate) fn sq_sums<T: Element>(x: MatrixView<'_, T>, labels: &[u32], codebook: &Codebook) -> Vec<(f64, f64)> {
-    match codebook.device() {
-        Device::Cpu => cpu::sq_sums::sq_sums(x, codebook.codewords(), labels),
-        // The rows are in host memory: one pass over them there costs less than the way to the device.
-        #[cfg(feature = "cuda")]
-        Device::Cuda(_) => cpu::sq_sums::sq_sums(x, codebook.codewords(), labels),
-    }
+pub(crate) fn sq_sums<T: Element>(
+    x: MatrixView<'_, T>,
+    labels: &[u32],
+    codebook: &Codebook,
+) -> Result<Vec<(f64, f64)>> {
+    // On any device: the rows are in host memory, and one pass over them there costs less than the way to the device.
+    Ok(cpu::sq_sums::sq_sums(x, codebook.codewords()?, labels))
 }
 
 const SENTINEL_WAY_OUT: &str = "remove the vector, or ask for sentinel codes";

@@ -12,8 +12,8 @@ impl Shares {
     pub fn new(codebook: Codebook, others: &[Device]) -> Result<Shares> {
         let mut codebooks = vec![codebook];
         for device in others {
-            let codebook = Codebook::new(codebooks[0].codewords(), device).or_exit(crate::cli::exit::Exit::Failed)?;
-            codebooks.push(codebook);
+            let codebook = codebooks[0].codewords().and_then(|codewords| Codebook::new(codewords, device));
+            codebooks.push(codebook.or_exit(crate::cli::exit::Exit::Failed)?);
         }
         Ok(Shares(codebooks))
     }

@@ -1,11 +1,12 @@
 //! The CPU backend: one filter pass at the speed of the vector units, and exact arithmetic for what it leaves open.
 //!
-//! [`panels`] packs the codebook once, [`rows`] packs blocks of vectors, [`filter`] scores tiles of one against
+//! [`panels`] packs the codebook once ([`centre`] says around what), [`rows`] packs blocks of vectors, [`filter`] scores tiles of one against
 //! the other, [`blocks`] splits the rows among threads,
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word.
 
 pub(crate) mod assign;
 mod blocks;
+mod centre;
 pub(crate) mod direct;
 mod exact;
 pub(crate) mod filter;

@@ -18,6 +18,7 @@
 //! sum |z'_t e'_t| <= |z'||e'| (Higham 2002, section 3.1). So bound_j = (r + 6) u / (1 - (r + 6) u) |e'_j|,
 //! rounded up. What underflows is below [`Panels::tiny`].
 
+use super::centre::{distinct, lane_sum, largest_magnitude, mean_of};
 use super::filter::roundings;
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two, shift_of};
@@ -101,8 +102,7 @@ impl Panels {
     fn pack(&mut self, codewords: MatrixView<'_, f32>) {
         let (depth, width, d) = (self.depth(), self.kernels.width, self.d);
         let scale = power_of_two(self.shift);
-        let error = (roundings(depth) + 6) as f64 * U;
-        let error = error / (1.0 - error);
+        let error = bound_per_norm(d);
         self.packed = vec![0.0; self.padded_len() * depth];
         let mean = self.mean.as_deref();
         let labels = &self.labels;
@@ -115,28 +115,29 @@ impl Panels {
                 // Padding: minus infinity, whatever the row.
                 panel[(d + 1) * width..].fill(f32::INFINITY);
                 for (lane, &label) in labels.iter().enumerate() {
-                    let (mut packed_norm, mut half) = (0.0f64, 0.0f64);
-                    for (t, &value) in codewords.row(label as usize).iter().enumerate() {
-                        let mean = mean.map_or(0.0, |mean| mean[t]);
-                        let packed = (value - mean) * scale;
-                        panel[t * width + lane] = packed;
-                        packed_norm += f64::from(packed) * f64::from(packed);
-                        let real = (f64::from(value) - f64::from(mean)) * f64::from(scale);
-                        half += 0.5 * real * real;
+                    let row = codewords.row(label as usize);
+                    let mean = |t: usize| mean.map_or(0.0, |mean| mean[t]);
+                    let packed = |t: usize| (row[t] - mean(t)) * scale;
+                    for t in 0..d {
+                        panel[t * width + lane] = packed(t);
                     }
+                    let sq_norm = lane_sum(d, |t| f64::from(packed(t)) * f64::from(packed(t)));
+                    let half = lane_sum(d, |t| {
+                        let real = (f64::from(row[t]) - f64::from(mean(t))) * f64::from(scale);
+                        0.5 * real * real
+                    });
                     // next_up: the conversion rounds to nearest.
-                    bounds[lane] = ((packed_norm.sqrt() * error) as f32).next_up();
+                    bounds[lane] = ((sq_norm.sqrt() * error) as f32).next_up();
                     halves[lane] = half as f32;
                     panel[d * width + lane] = bounds[lane];
                     panel[(d + 1) * width + lane] = halves[lane];
                 }
             });
         let largest = self.halves.iter().fold(0.0f32, |max, &half| max.max(half));
-        self.max_sq_norm = 2.0 * f64::from(largest) / f64::from(scale).powi(2);
+        self.max_sq_norm = max_sq_norm(largest, self.shift);
     }
 
-    /// The packed codewords as rows, `[len, depth]`: what a device with tiles of its own arranges.
-    #[cfg(feature = "cuda")]
+    /// The packed codewords as rows, `[len, depth]`.
     pub fn row_major(&self) -> Vec<f32> {
         let (depth, width) = (self.depth(), self.kernels.width);
         let column = |position: usize| {
@@ -146,10 +147,9 @@ impl Panels {
         (0..self.len()).flat_map(column).collect()
     }
 
-    /// What underflow can add to a score. Components are below 4 in the scale of the tile, so that half a subnormal
-    /// lost in one of a pair, or in their product, adds at most 4 times 2^-150, three times a step.
+    /// [`tiny`] of this codebook.
     pub fn tiny(&self) -> f64 {
-        (self.d as f64 + 8.0) * 2f64.powi(-146)
+        tiny(self.d)
     }
 
     /// No real score of a codeword lies below this, given the kernel's (see [`super::rows::Score::LowerBound`]).
@@ -182,73 +182,22 @@ impl Panels {
     }
 }
 
-/// Labels of the distinct codewords, and every repetition with the label it repeats. Equal numbers are equal:
-/// 0 and -0 too.
-fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u32)>) {
-    use std::hash::Hasher;
-    let k = codewords.rows();
-    let mut order: Vec<(u64, u32)> = (0..k as u32)
-        .into_par_iter()
-        .map(|j| {
-            let mut hasher = std::hash::DefaultHasher::new();
-            for &value in codewords.row(j as usize) {
-                hasher.write_u32((value + 0.0).to_bits());
-            }
-            (hasher.finish(), j)
-        })
-        .collect();
-    order.par_sort_unstable();
-    let mut repeats = Vec::new();
-    for run in order.chunk_by(|a, b| a.0 == b.0) {
-        // One hash: nearly always one codeword, or copies of one. The first of each kind is kept.
-        let mut kinds: Vec<u32> = Vec::with_capacity(1);
-        for &(_, j) in run {
-            match kinds.iter().find(|&&kind| codewords.row(kind as usize) == codewords.row(j as usize)) {
-                Some(&kind) => repeats.push((kind, j)),
-                None => kinds.push(j),
-            }
-        }
-    }
-    repeats.sort_unstable();
-    let mut repeated = vec![false; k];
-    for &(_, j) in &repeats {
-        repeated[j as usize] = true;
-    }
-    ((0..k as u32).filter(|&j| !repeated[j as usize]).collect(), repeats)
+/// What underflow can add to a score. Components are below 4 in the scale of the tile, so that half a subnormal lost in
+/// one of a pair, or in their product, adds at most 4 times 2^-150, three times a step.
+pub(crate) fn tiny(d: usize) -> f64 {
+    (d as f64 + 8.0) * 2f64.powi(-146)
 }
 
-/// The mean of the codewords and the largest magnitude of a component around it, or none where it does not
-/// shorten the median codeword: one far outlier drags the mean along.
-fn mean_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<(Vec<f32>, f32)> {
-    let mut mean = vec![0.0f64; codewords.cols()];
-    for &label in labels {
-        for (sum, &value) in mean.iter_mut().zip(codewords.row(label as usize)) {
-            *sum += f64::from(value);
-        }
-    }
-    let mean: Vec<f32> = mean.iter().map(|sum| (sum / labels.len() as f64) as f32).collect();
-    let median = |mean: Option<&[f32]>| {
-        let mut norms: Vec<f64> = labels
-            .par_iter()
-            .map(|&label| {
-                let row = codewords.row(label as usize).iter().enumerate();
-                row.map(|(t, &value)| (f64::from(value) - mean.map_or(0.0, |mean| f64::from(mean[t]))).powi(2)).sum()
-            })
-            .collect();
-        let middle = norms.len() / 2;
-        *norms.select_nth_unstable_by(middle, f64::total_cmp).1
-    };
-    let largest = largest_magnitude(codewords, labels, Some(&mean));
-    // A difference that overflows f32 rules centring out as well.
-    (largest.is_finite() && median(Some(&mean)) < median(None)).then_some((mean, largest))
+/// The bound of a codeword over its packed norm.
+pub(crate) fn bound_per_norm(d: usize) -> f64 {
+    let error = (roundings(d + 2) + 6) as f64 * U;
+    error / (1.0 - error)
 }
 
-fn largest_magnitude(codewords: MatrixView<'_, f32>, labels: &[u32], mean: Option<&[f32]>) -> f32 {
-    let largest = |label: &u32| {
-        let row = codewords.row(*label as usize).iter().enumerate();
-        row.fold(0.0f32, |max, (t, &value)| max.max((value - mean.map_or(0.0, |mean| mean[t])).abs()))
-    };
-    labels.par_iter().map(largest).reduce(|| 0.0, f32::max)
+/// The largest squared norm after centring, from the largest half of one in the scale of the panels.
+pub(crate) fn max_sq_norm(half: f32, shift: i32) -> f64 {
+    let scale = f64::from(power_of_two(shift));
+    2.0 * f64::from(half) / (scale * scale)
 }
 
 const _: () = assert!(MAX_SHIFT < 127, "a scale is a normal number");

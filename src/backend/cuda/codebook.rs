@@ -1,15 +1,19 @@
-//! A codebook in device memory. The CPU's preparation is the only one: both backends score the same packed numbers and
-//! trust the same bounds.
+//! A codebook in device memory, prepared there: both backends score the same packed numbers and trust the same bounds.
 
 use super::context::Context;
 use super::lane::Kept;
+use super::matrix::{MatrixView, check_place};
 use super::memory::Buffer;
-use super::queue::Queue;
+use super::prepare::Work;
+use super::queue::{Queue, refused};
 use super::streamed;
 use crate::backend::cpu::direct::{f32_bound, f64_bound};
-use crate::backend::cpu::panels::{Panels, U};
+use crate::backend::cpu::panels::{U, tiny};
+use crate::backend::preparation::Preparation;
 use crate::error::{Error, Result};
-use crate::matrix::Matrix;
+use crate::matrix::{Element, Matrix};
+use cudarc::driver::{CudaStream, DeviceRepr};
+use std::sync::OnceLock;
 
 /// What the kernels read of a codebook; sizes are proven to fit 32 bits.
 pub(crate) struct DeviceCodebook {
@@ -23,17 +27,19 @@ pub(crate) struct DeviceCodebook {
     pub(super) d: u32,
     /// `[k, d]`, as stored.
     pub(super) codewords: Buffer<f32>,
-    /// `[m, d + 2]`: see [`Panels`].
+    /// The first `[m, d + 2]`: see [`crate::backend::cpu::panels`].
     pub(super) packed: Buffer<f32>,
     /// `[d]`; zeros where nothing is centred.
     pub(super) mean: Buffer<f32>,
-    /// `[m]`, ascending.
+    /// The first `[m]`, ascending.
     pub(super) labels: Buffer<u32>,
     /// `[k]`: the packed codeword that equals codeword j.
     pub(super) positions: Buffer<u32>,
     pub(super) shift: i32,
     pub(super) max_sq_norm: f64,
     pub(super) bounds: Bounds,
+    /// `[k, d]`, where they came from the host or somebody asked for them.
+    on_host: OnceLock<Matrix<f32>>,
 }
 
 /// How far off the sums of the kernels can be.
@@ -54,53 +60,129 @@ pub(super) struct Bounds {
 const MAX_DIMENSIONS: usize = 1 << 26;
 
 impl DeviceCodebook {
-    /// Copies what `panels` prepared to the device.
-    pub fn new(context: &Context, codewords: &Matrix<f32>, panels: &Panels) -> Result<Self> {
-        const OP: &str = "Codebook::new";
-        let (k, d) = (codewords.rows(), codewords.cols());
-        let too_large = || Error::Shape {
-            op: OP,
-            expected: format!("fewer than 2^32 - 1 codewords of at most {MAX_DIMENSIONS} dimensions on a CUDA device"),
-            got: format!("{k} x {d}"),
-        };
-        if d > MAX_DIMENSIONS {
-            return Err(too_large());
-        }
-        let size = |value: usize| u32::try_from(value).map_err(|_| too_large());
-        let mut positions = vec![0u32; k];
-        for (position, &label) in panels.labels.iter().enumerate() {
-            positions[label as usize] = size(position)?;
-        }
-        for &(first, repeat) in &panels.repeats {
-            positions[repeat as usize] = positions[first as usize];
-        }
-        // There is one up to MAX_DIMENSIONS.
-        let sq_l2_f32 = f32_bound(d).ok_or_else(too_large)?;
-        let queue = Queue { op: OP, context: context.clone(), stream: context.stream().clone() };
-        let mean = panels.mean.clone().unwrap_or_else(|| vec![0.0; d]);
-        let codebook = DeviceCodebook {
-            k: size(k)?,
-            m: size(panels.len())?,
-            d: size(d)?,
-            codewords: queue.upload(codewords.as_slice())?,
-            packed: queue.upload(&panels.row_major())?,
-            mean: queue.upload(&mean)?,
-            labels: queue.upload(&panels.labels)?,
-            positions: queue.upload(&positions)?,
-            shift: panels.shift,
-            max_sq_norm: panels.max_sq_norm,
-            bounds: Bounds { unit: U, tiny: panels.tiny(), sq_l2_f32, sq_l2_f64: 2.0 * f64_bound(d) },
-            context: context.clone(),
+    /// Copies codewords, `[k, d]`, to the device and prepares them there.
+    pub fn from_host(op: &'static str, context: &Context, codewords: Matrix<f32>) -> Result<Self> {
+        let (k, d) = sizes(op, codewords.rows(), codewords.cols())?;
+        let queue = Queue { op, context: context.clone(), stream: context.stream().clone() };
+        let uploaded = queue.upload(codewords.as_slice())?;
+        let work = Work::new(&queue, uploaded, k, d)?;
+        let on_host = OnceLock::from(codewords);
+        Self::prepare(&queue, work, on_host, Work::prepare)
+    }
+
+    /// Copies codewords that lie on the device, `[k, d]`, when what was queued on `stream` is done, and prepares the copy.
+    /// All of it is done when this returns.
+    pub fn from_device<T: Element>(
+        op: &'static str,
+        context: &Context,
+        codewords: MatrixView<'_, T>,
+        stream: &CudaStream,
+    ) -> Result<Self> {
+        // The stream on which the memory goes again, as that of every codebook.
+        let queue = Queue { op, context: context.clone(), stream: context.stream().clone() };
+        check_place(op, "a stream", stream, &queue.stream)?;
+        let (x, _used) = codewords.read(op, &queue.stream)?;
+        queue.stream.join(stream).map_err(|error| refused(op, "waiting for the stream of the codewords", error))?;
+        let (k, d) = sizes(op, codewords.rows(), codewords.cols())?;
+        let copy = queue.alloc(codewords.rows() * codewords.cols())?;
+        let work = Work::new(&queue, copy, k, d)?;
+        Self::prepare(&queue, work, OnceLock::new(), |work, queue| {
+            work.copy(queue, &x)?;
+            work.prepare(queue)
+        })
+    }
+
+    fn prepare(
+        queue: &Queue,
+        mut work: Work,
+        on_host: OnceLock<Matrix<f32>>,
+        launches: impl FnOnce(&mut Work, &Queue) -> Result<()>,
+    ) -> Result<Self> {
+        let launched = launches(&mut work, queue);
+        let facts = work.facts(queue, launched)?;
+        let d = work.d as usize;
+        Ok(DeviceCodebook {
+            context: queue.context.clone(),
+            k: work.k,
+            m: facts.m,
+            d: work.d,
+            codewords: work.codewords,
+            packed: work.packed,
+            mean: work.mean,
+            labels: work.labels,
+            positions: work.positions,
+            shift: facts.shift,
+            max_sq_norm: facts.max_sq_norm,
+            bounds: Bounds {
+                unit: U,
+                tiny: tiny(d),
+                sq_l2_f32: f32_bound(d).ok_or_else(|| too_large(queue.op, work.k as usize, d))?,
+                sq_l2_f64: 2.0 * f64_bound(d),
+            },
+            on_host,
             idle: Idle::default(),
-        };
-        // Streams of all calls may read it from here on.
+        })
+    }
+
+    /// The codewords in host memory: copied there by the first call, unless they came from there.
+    pub fn on_host(&self, op: &'static str) -> Result<&Matrix<f32>> {
+        if let Some(codewords) = self.on_host.get() {
+            return Ok(codewords);
+        }
+        let (k, d) = (self.k as usize, self.d as usize);
+        let codewords = Matrix::new(self.download(op, &self.codewords, k * d)?, k, d)?;
+        Ok(self.on_host.get_or_init(|| codewords))
+    }
+
+    /// What the kernels made of the codewords.
+    pub fn preparation(&self) -> Result<Preparation> {
+        const OP: &str = "Codebook::preparation";
+        let (k, m, d) = (self.k as usize, self.m as usize, self.d as usize);
+        Ok(Preparation {
+            packed: self.download(OP, &self.packed, m * (d + 2))?,
+            labels: self.download(OP, &self.labels, m)?,
+            positions: self.download(OP, &self.positions, k)?,
+            mean: self.download(OP, &self.mean, d)?,
+            shift: self.shift,
+            max_sq_norm: self.max_sq_norm,
+        })
+    }
+
+    fn download<T: DeviceRepr + Default + Clone>(
+        &self,
+        op: &'static str,
+        from: &Buffer<T>,
+        len: usize,
+    ) -> Result<Vec<T>> {
+        let queue = Queue { op, context: self.context.clone(), stream: self.context.stream().clone() };
+        let mut values = vec![T::default(); len];
+        queue.copy_out(from.read(), &mut values)?;
         queue.synchronize()?;
-        Ok(codebook)
+        Ok(values)
+    }
+
+    /// Distinct codewords.
+    pub fn distinct(&self) -> usize {
+        self.m as usize
     }
 
     /// Steps of depth of a packed row: the dimensions, the bound, half the squared norm.
     pub(super) fn depth(&self) -> u32 {
         self.d + 2
+    }
+}
+
+/// k and d as the kernels take them.
+fn sizes(op: &'static str, k: usize, d: usize) -> Result<(u32, u32)> {
+    let size = |value: usize| u32::try_from(value).map_err(|_| too_large(op, k, d));
+    if d > MAX_DIMENSIONS { Err(too_large(op, k, d)) } else { Ok((size(k)?, size(d)?)) }
+}
+
+fn too_large(op: &'static str, k: usize, d: usize) -> Error {
+    Error::Shape {
+        op,
+        expected: format!("fewer than 2^32 - 1 codewords of at most {MAX_DIMENSIONS} dimensions on a CUDA device"),
+        got: format!("{k} x {d}"),
     }
 }
 

@@ -111,7 +111,8 @@ impl<T: Element> Raw<T> {
     /// # Safety
     /// - The values are there, in memory of the device of `stream`, aligned to their size, until everything that they
     ///   are given to has run.
-    /// - They are given to a [`super::workspace::Workspace`] on this very `stream`. Everything else that writes them, or
+    /// - They are given to a [`super::workspace::Workspace`] on this very `stream`, or with it to
+    ///   [`crate::Codebook::from_cuda`]. Everything else that writes them, or
     ///   reads those that are given as an output, is queued on it too, or ordered with it by events: none is recorded for
     ///   raw memory.
     pub unsafe fn new(address: CUdeviceptr, len: usize, stream: &Arc<CudaStream>) -> Self {

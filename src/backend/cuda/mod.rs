@@ -8,8 +8,8 @@
 //! 2. every buffer has at least the length that the header of the .cu gives it for these sizes (asserted, or given by
 //!    its making with the `capacity` of the block);
 //! 3. sizes were proven to fit 32 bits, and products of them are formed in 64 bits;
-//! 4. indices that a kernel reads from memory were written by kernels of the same stream, or by
-//!    `codebook::DeviceCodebook::new`, and lie below the sizes passed.
+//! 4. indices that a kernel reads from memory were written by kernels of the same stream, or by those of `prepare` before
+//!    `codebook::DeviceCodebook` returned, and lie below the sizes passed.
 
 #[cfg(feature = "cuda")]
 mod assign;
@@ -37,6 +37,8 @@ mod memory;
 mod metrics;
 #[cfg(feature = "cuda")]
 mod pairwise_sq_l2;
+#[cfg(feature = "cuda")]
+mod prepare;
 pub mod probe;
 #[cfg(feature = "cuda")]
 pub mod ptx;

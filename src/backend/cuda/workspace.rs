@@ -297,7 +297,7 @@ impl<T> Drop for Workspace<T> {
 fn resident<'a>(op: &'static str, codebook: &'a Codebook) -> Result<&'a DeviceCodebook> {
     match codebook.placed() {
         Placed::Cuda(resident) => Ok(resident),
-        Placed::Cpu => Err(Error::DeviceMismatch {
+        Placed::Cpu(_) => Err(Error::DeviceMismatch {
             op,
             what: "codebook",
             expected: "a codebook that was prepared for a CUDA device".into(),
