@@ -191,6 +191,37 @@ fn the_r_nearest_codewords_are_those_of_the_cpu() {
 }
 
 #[test]
+fn a_workspace_goes_on_with_another_codebook() {
+    Machine::new().pass("a_workspace_goes_on_with_another_codebook", || {
+        let (n, d) = (60, 5);
+        let mut numbers = Numbers::new(57);
+        let x = matrix(numbers.gaussians(n * d), n, d);
+        let first = matrix(numbers.gaussians(7 * d), 7, d);
+        let Setup { stream, codebook } = Setup::new(&first);
+        let mut workspace = Workspace::<f32>::new(&codebook, &stream, 25).unwrap();
+        // The workspace alone holds it from here on.
+        drop(codebook);
+        let values = stream.clone_htod(x.as_slice()).unwrap();
+        for k in [7, 19, 3] {
+            let codewords = matrix(numbers.gaussians(k * d), k, d);
+            workspace.set_codebook(&on_device(&context(0), &codewords)).unwrap();
+            let mut labels = stream.alloc_zeros::<u32>(n * 2).unwrap();
+            let mut sq_distances = stream.alloc_zeros::<f32>(n * 2).unwrap();
+            let view = MatrixView::new(&values, n, d).unwrap();
+            workspace.top_k(view, 2, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+            let (mut one_label, mut one_distance) = (labels.slice_mut(..n), sq_distances.slice_mut(..n));
+            workspace.assign(view, AssignOptions::default(), &mut one_label, &mut one_distance).unwrap();
+            assert_eq!(total(workspace.check().unwrap()), 2 * n as u64);
+            let got = stream.clone_dtoh(&labels).unwrap();
+            assert_same_labels("next codebook", &got[..n], &reference::nearest(x.view(), codewords.view()).0, 1);
+        }
+        let other = on_device(&context(0), &matrix(vec![0.0f32; 4], 1, 4));
+        let error = workspace.set_codebook(&other).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    });
+}
+
+#[test]
 fn nothing_waits_for_the_device_before_check() {
     if !simulated::is_available() {
         return;

@@ -99,6 +99,28 @@ impl<T: Element> Workspace<T> {
         &self.codebook
     }
 
+    /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and nothing
+    /// is allocated; what was counted since the last [`Workspace::check`] stays.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where it has other dimensions.
+    /// - [`Error::DeviceMismatch`] where it lies elsewhere.
+    pub fn set_codebook(&mut self, codebook: &Codebook) -> Result<()> {
+        const OP: &str = "Workspace::set_codebook";
+        check_place(OP, "codebook", resident(OP, codebook)?.context.stream(), &self.queue.stream)?;
+        let d = self.codebook.d();
+        if codebook.d() != d {
+            let expected = format!("codewords of {d} dimensions, for which there is room");
+            return Err(Error::Shape { op: OP, expected, got: codebook.d().to_string() });
+        }
+        if codebook.k() != self.codebook.k() {
+            self.candidates = None;
+        }
+        self.release_codebook();
+        self.codebook = codebook.clone();
+        Ok(())
+    }
+
     /// The stream.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.queue.stream
@@ -285,11 +307,17 @@ impl<T: Element> Workspace<T> {
     }
 }
 
+impl<T> Workspace<T> {
+    /// The codebook may be freed on its own stream after this: not before the kernels queued here have read it.
+    fn release_codebook(&self) {
+        // The wait is the device's. There is nobody to hand an error to; a device that refuses an event is lost anyway.
+        let _ = self.queue.context.stream().join(&self.queue.stream);
+    }
+}
+
 impl<T> Drop for Workspace<T> {
     fn drop(&mut self) {
-        // The codebook may be freed on its own stream right after: not before the kernels queued here have read it. The
-        // wait is the device's. There is nobody to hand an error to; a device that refuses an event is lost anyway.
-        let _ = self.queue.context.stream().join(&self.queue.stream);
+        self.release_codebook();
     }
 }
 
