@@ -18,23 +18,22 @@
 #include "direct.cuh"
 #include "score_tile.cuh"
 
-extern "C" __global__ void __launch_bounds__(SCORE_THREADS)
+extern "C" __global__ void __launch_bounds__(SCORE_THREADS, SCORE_BLOCKS)
     pairwise_sq_l2_f32(const float* __restrict__ rows, const float* __restrict__ facts,
                        const float* __restrict__ codewords, const u32* __restrict__ positions, float* __restrict__ out,
                        u32 n, u32 k, u32 depth) {
     __shared__ ScoreTile tile;
-    const u32 tx = threadIdx.x % SCORE_SIDE, ty = threadIdx.x / SCORE_SIDE;
     const u64 first_row = (u64)blockIdx.x * SCORE_ROWS;
     for (u64 first_col = (u64)blockIdx.y * SCORE_COLS; first_col < k; first_col += (u64)gridDim.y * SCORE_COLS) {
-        float scores[SCORE_ROWS_EACH][SCORE_COLS_EACH];
+        float scores[SCORE_EACH][SCORE_EACH];
         score_tile(tile, rows, first_row, n, codewords, first_col, k, positions, depth, scores);
-        for (int i = 0; i < SCORE_ROWS_EACH; i++) {
-            const u64 row = first_row + ty * SCORE_ROWS_EACH + i;
+        for (u32 i = 0; i < SCORE_EACH; i++) {
+            const u64 row = first_row + score_row(i);
             if (row >= n) continue;
             const float sq_norm = facts[row * FACTS + FACT_SQ_NORM], factor = facts[row * FACTS + FACT_FACTOR];
             if (factor == 0.0f) continue;
-            for (int c = 0; c < SCORE_COLS_EACH; c++) {
-                const u64 col = first_col + c * SCORE_SIDE + tx;
+            for (u32 c = 0; c < SCORE_EACH; c++) {
+                const u64 col = first_col + score_col(c);
                 const float sq_l2 = __fsub_rn(sq_norm, __fmul_rn(factor, scores[i][c]));
                 if (col < k) out[row * k + col] = sq_l2 > 0.0f ? sq_l2 : 0.0f;
             }

@@ -14,7 +14,8 @@
 //   norms    plain, centred [k] u64: bits of the squared norms, f64, of the distinct codewords as they are and around
 //            the mean; may lie where hashes and slots did; facts: the largest magnitude of a component of both
 //   centre   facts: whether the mean shortens the median codeword, and s; mean [d] becomes zeros where it does not
-//   pack     packed [k, d + 2] f32, m rows of it written; facts: the largest half squared norm
+//   pack     packed [k, d + 2] f32, m rows of it written; bounds [k], halves [k]: its last two columns once more;
+//            facts: the largest half squared norm
 // The caller allocates everything, table (a power of two, at least 2 k) filled with zeros, facts as src/backend/cuda/
 // prepare.rs begins them. k >= 1, d >= 1, d <= 2^26.
 //
@@ -271,8 +272,8 @@ extern "C" __global__ void __launch_bounds__(PREPARE_THREADS)
 // `error` times the norm of a packed codeword is its bound, before it is rounded up.
 extern "C" __global__ void __launch_bounds__(PREPARE_WARPS* WARP)
     prepare_pack_f32(const float* __restrict__ codewords, const u32* __restrict__ labels,
-                     const float* __restrict__ mean, float* __restrict__ packed, u64* __restrict__ facts, double error,
-                     u32 d) {
+                     const float* __restrict__ mean, float* __restrict__ packed, float* __restrict__ bounds,
+                     float* __restrict__ halves, u64* __restrict__ facts, double error, u32 d) {
     const u64 p = warp_of_grid();
     if (p >= facts[FACT_DISTINCT]) return;
     const float* e = codewords + (u64)labels[p] * d;
@@ -291,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(PREPARE_WARPS* WARP)
     if (threadIdx.x % WARP != 0) return;
     // The next f32 above: the conversion rounds to nearest.
     const float bound = __double2float_rn(__dmul_rn(__dsqrt_rn(sq_norm), error));
-    row[d] = __uint_as_float(__float_as_uint(bound) + 1u);
-    row[d + 1] = __double2float_rn(half);
+    row[d] = bounds[p] = __uint_as_float(__float_as_uint(bound) + 1u);
+    row[d + 1] = halves[p] = __double2float_rn(half);
     atomicMax(&facts[FACT_LARGEST_HALF], (u64)__float_as_uint(row[d + 1]));
 }

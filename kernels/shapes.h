@@ -4,10 +4,12 @@
 
 #define GATHER_THREADS 256 // threads of a block of gather.cu
 #define ROWS_PER_BLOCK 8 // rows, a warp each, of a block of rows.cu
-#define SCORE_ROWS 64 // rows of a score tile (assign.cu, pairwise_sq_l2.cu)
-#define SCORE_COLS 64 // codewords of a score tile
-#define SCORE_DEPTH 16 // steps of depth that a score tile holds in shared memory
+#define SCORE_ROWS 128 // rows of a score tile (assign.cu, pairwise_sq_l2.cu)
+#define SCORE_COLS 128 // codewords of a score tile
+#define SCORE_DEPTH 8 // steps of depth that a score tile holds in shared memory
 #define SCORE_CHUNK 512 // products of a score in one running sum; the bounds of the codebook count on it
+#define TILE_WARPS 8 // warps of a block of assign_tile.cu
+#define TILE_ROWS_EACH 4 // rows of a warp of assign_tile.cu
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates
 #define DISTANCE_WARPS 8 // warps, one per row, of a block of distance.cu

@@ -29,20 +29,19 @@
 #define WARPS (TOP_K_THREADS / WARP)
 #define NO_BIT 0xffffffffu
 
-extern "C" __global__ void __launch_bounds__(SCORE_THREADS)
+extern "C" __global__ void __launch_bounds__(SCORE_THREADS, SCORE_BLOCKS)
     top_k_scores_f32(const float* __restrict__ rows, const float* __restrict__ packed,
                      const u32* __restrict__ positions, float* __restrict__ scores, u32 n, u32 k, u32 depth) {
     __shared__ ScoreTile tile;
-    const u32 tx = threadIdx.x % SCORE_SIDE, ty = threadIdx.x / SCORE_SIDE;
     const u64 first_row = (u64)blockIdx.x * SCORE_ROWS;
     for (u64 first_col = (u64)blockIdx.y * SCORE_COLS; first_col < k; first_col += (u64)gridDim.y * SCORE_COLS) {
-        float total[SCORE_ROWS_EACH][SCORE_COLS_EACH];
+        float total[SCORE_EACH][SCORE_EACH];
         score_tile(tile, rows, first_row, n, packed, first_col, k, positions, depth, total);
-        for (int i = 0; i < SCORE_ROWS_EACH; i++) {
-            const u64 row = first_row + ty * SCORE_ROWS_EACH + i;
+        for (u32 i = 0; i < SCORE_EACH; i++) {
+            const u64 row = first_row + score_row(i);
             if (row >= n) continue;
-            for (int c = 0; c < SCORE_COLS_EACH; c++) {
-                const u64 col = first_col + c * SCORE_SIDE + tx;
+            for (u32 c = 0; c < SCORE_EACH; c++) {
+                const u64 col = first_col + score_col(c);
                 if (col < k) scores[row * k + col] = total[i][c];
             }
         }

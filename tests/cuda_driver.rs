@@ -125,6 +125,19 @@ fn without_cublas_the_driver_is_usable_all_the_same() {
     if !simulated::is_available() {
         return;
     }
+    // Which is told, and is no link of the chain that a device hangs on. What a failing one does is in cuda_gemm.rs.
+    for (machine, ok, words) in [
+        (Machine::new(), true, "libcublas.so.12"),
+        (Machine::new().without_cublas(), false, "no cuBLAS library was found"),
+        (Machine::new().set("CUBLAS", "failing"), true, "libcublas.so.12"),
+        (Machine::without_driver(), false, "no cuBLAS library was found"),
+    ] {
+        let (report, _, _) = doctor(&machine, "auto");
+        let cublas = &report["cuda"]["cublas"];
+        assert_eq!(cublas["ok"], ok, "{report}");
+        assert_eq!(cublas["found"], words, "{report}");
+        assert_eq!(cublas["way_out"].is_string(), !ok, "{report}");
+    }
     devices(&Machine::new().without_cublas(), 1);
     devices(&Machine::new().set("CUBLAS", "failing"), 1);
 }

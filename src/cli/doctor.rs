@@ -5,7 +5,8 @@ use crate::cli::devices::Devices;
 use crate::cli::exit::Result;
 use crate::cli::report::{print_json, print_table, size_text};
 use codeword::Isa;
-use codeword::backend::cuda::probe::Probe;
+use codeword::backend::cuda::cublas;
+use codeword::backend::cuda::probe::{Missing, Probe};
 use serde_json::{Value, json};
 
 /// Version of the nvcc that the build script found.
@@ -25,9 +26,9 @@ pub fn run(global: &Global) -> Result<()> {
 }
 
 fn json(probe: &Probe, used: &str) -> Value {
-    let step = |step: &codeword::backend::cuda::probe::Step| match &step.outcome {
-        Ok(found) => json!({"step": step.name, "ok": true, "found": found}),
-        Err(missing) => json!({"step": step.name, "ok": false, "found": missing.got, "way_out": missing.way_out}),
+    let step = |name: &str, outcome: &std::result::Result<String, Missing>| match outcome {
+        Ok(found) => json!({"step": name, "ok": true, "found": found}),
+        Err(missing) => json!({"step": name, "ok": false, "found": missing.got, "way_out": missing.way_out}),
     };
     json!({
         "verb": "doctor",
@@ -43,7 +44,8 @@ fn json(probe: &Probe, used: &str) -> Value {
         "threads": rayon::current_num_threads(),
         "cuda": {
             "nvcc_at_build_time": NVCC,
-            "steps": probe.steps.iter().map(step).collect::<Vec<_>>(),
+            "steps": probe.steps.iter().map(|it| step(it.name, &it.outcome)).collect::<Vec<_>>(),
+            "cublas": step("cublas", cublas::library()),
             "devices": probe.devices.iter().map(|it| json!({
                 "ordinal": it.ordinal,
                 "name": it.name,
@@ -101,6 +103,14 @@ fn table(probe: &Probe, used: &str) -> Vec<[String; 3]> {
                 let remark = format!("{}, compute capability {major}.{minor}, {}", it.name, size_text(it.memory));
                 row(&format!("cuda:{}", it.ordinal), "seen", remark)
             }));
+        }
+    }
+    match cublas::library() {
+        Ok(found) => rows.push(row("cuda cublas", "ok", found.clone())),
+        Err(missing) => {
+            // Optional: no way out is needed, only how to get it.
+            rows.push(row("cuda cublas", "-", missing.got.clone()));
+            rows.push(row("", "optional", missing.way_out.clone()));
         }
     }
     rows.push(row("device", used, "what --device names, or auto chooses".into()));

@@ -190,8 +190,43 @@ pub(crate) fn tiny(d: usize) -> f64 {
 
 /// The bound of a codeword over its packed norm.
 pub(crate) fn bound_per_norm(d: usize) -> f64 {
-    let error = (roundings(d + 2) + 6) as f64 * U;
+    relative_error(roundings(d + 2))
+}
+
+/// What a sum can be off that rounds this often on the way of each product, centring and the norms' own roundings
+/// included, relative to the product of the norms. Negative where the bound says nothing.
+fn relative_error(roundings: usize) -> f64 {
+    let error = (roundings + 6) as f64 * U;
     error / (1.0 - error)
+}
+
+/// Bounds for cross terms z'.e' that are summed in any order, by a unit that may flush subnormal operands and results.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnyOrder {
+    /// Times the row's norm makes the packed bounds those of such a sum: 1 up to a depth of one chunk.
+    pub widening: f32,
+    /// What underflow can add to a score.
+    pub tiny: f64,
+}
+
+#[cfg(feature = "cuda")]
+impl AnyOrder {
+    /// Those of `d` dimensions.
+    pub fn new(d: usize) -> AnyOrder {
+        // As many roundings as in one chunk of the whole depth.
+        let (packed, wide) = (bound_per_norm(d), relative_error(d + 4));
+        let widening = match wide / packed {
+            ratio if ratio <= 1.0 && wide > 0.0 => 1.0,
+            // Above what a product with it rounds away.
+            ratio if wide > 0.0 => ((ratio * (1.0 + 2f64.powi(-20))) as f32).next_up(),
+            // More products than such a bound covers.
+            _ => f32::INFINITY,
+        };
+        // As `tiny`, with 2^-126 in place of 2^-150 for each of what a step can lose: two operands, each below 4 times
+        // the other's loss, their product, and the sum.
+        AnyOrder { widening, tiny: (d as f64 + 8.0) * 2f64.powi(-122) }
+    }
 }
 
 /// The largest squared norm after centring, from the largest half of one in the scale of the panels.

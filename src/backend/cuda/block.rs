@@ -1,9 +1,10 @@
 //! A block of rows on its way through the kernels: its buffers, its status, and the chains of launches that rows from
 //! the host and rows on the device share.
 
-use super::assign::{Again, assign};
+use super::assign::Again;
 use super::codebook::DeviceCodebook;
 use super::distance::distance;
+use super::filter::Filter;
 use super::look::look;
 use super::memory::{Buffer, Out};
 use super::pairwise_sq_l2::{by_norms, direct};
@@ -55,11 +56,13 @@ impl Block {
         wide + (d + 2) * 4 + 4 * 4 + 4 + 4
     }
 
-    /// Labels and distances of the rows of `x`.
+    /// Labels and distances of the rows of `x`, scored by `filter`.
+    #[allow(clippy::too_many_arguments)]
     pub fn assign(
         &mut self,
         queue: &Queue,
         codebook: &DeviceCodebook,
+        filter: &mut Filter,
         x: &Rows<'_>,
         packing: Packing,
         labels: &mut Out<'_, u32>,
@@ -68,7 +71,7 @@ impl Block {
         rows(queue, codebook, x, self, packing)?;
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
-            assign(queue, codebook, self, x.n as u32, packing.plain, labels)?;
+            filter.assign(queue, codebook, self, x.n as u32, packing.plain, labels)?;
             look(queue, codebook, self, x, labels)?;
         } else {
             // Nothing to choose from: the first codeword is the only one.

@@ -8,7 +8,7 @@ use super::prepare::Work;
 use super::queue::{Queue, refused};
 use super::streamed;
 use crate::backend::cpu::direct::{f32_bound, f64_bound};
-use crate::backend::cpu::panels::{U, tiny};
+use crate::backend::cpu::panels::{AnyOrder, U, tiny};
 use crate::backend::preparation::Preparation;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix};
@@ -29,6 +29,10 @@ pub(crate) struct DeviceCodebook {
     pub(super) codewords: Buffer<f32>,
     /// The first `[m, d + 2]`: see [`crate::backend::cpu::panels`].
     pub(super) packed: Buffer<f32>,
+    /// The first `[m]`: step d of `packed` once more, what the cross term can be off.
+    pub(super) packed_bounds: Buffer<f32>,
+    /// The first `[m]`: step d + 1 of `packed` once more, half the squared norm.
+    pub(super) packed_halves: Buffer<f32>,
     /// `[d]`; zeros where nothing is centred.
     pub(super) mean: Buffer<f32>,
     /// The first `[m]`, ascending.
@@ -49,6 +53,8 @@ pub(super) struct Bounds {
     pub unit: f64,
     /// What underflow can add to a score.
     pub tiny: f64,
+    /// What changes where a library sums the cross terms.
+    pub any_order: AnyOrder,
     /// Relative and absolute bound of direct f32 sums.
     pub sq_l2_f32: (f64, f64),
     /// Twice the relative bound of direct f64 sums: products with it round as well.
@@ -108,6 +114,8 @@ impl DeviceCodebook {
             d: work.d,
             codewords: work.codewords,
             packed: work.packed,
+            packed_bounds: work.packed_bounds,
+            packed_halves: work.packed_halves,
             mean: work.mean,
             labels: work.labels,
             positions: work.positions,
@@ -116,6 +124,7 @@ impl DeviceCodebook {
             bounds: Bounds {
                 unit: U,
                 tiny: tiny(d),
+                any_order: AnyOrder::new(d),
                 sq_l2_f32: f32_bound(d).ok_or_else(|| too_large(queue.op, work.k as usize, d))?,
                 sq_l2_f64: 2.0 * f64_bound(d),
             },

@@ -49,25 +49,27 @@ struct Plan {
 }
 
 impl Plan {
-    /// The plan for `n` rows that take `bytes_per_row` of device memory each.
+    /// The plan for `n` rows that take `row.bytes` of device memory each, in lanes that take `row.per_lane` more.
     ///
     /// # Errors
     /// - [`Error::Cuda`] where not a single row fits what is free.
-    fn new(op: &'static str, codebook: &DeviceCodebook, n: usize, bytes_per_row: usize) -> Result<Plan> {
+    fn new(op: &'static str, codebook: &DeviceCodebook, n: usize, row: RowSize) -> Result<Plan> {
         let (free, total) = codebook.context.memory(op)?;
-        Plan::of(free, n, bytes_per_row).ok_or_else(|| Error::Cuda {
+        Plan::of(free, n, row.bytes, row.per_lane).ok_or_else(|| Error::Cuda {
             op,
-            asked: format!("{bytes_per_row} bytes of device memory for one vector and its results"),
+            asked: format!("{} bytes of device memory for one vector and its results", row.bytes + row.per_lane),
             got: format!("{free} bytes of {total} that may be used"),
             way_out: "free memory on the device (nvidia-smi shows who holds it), raise the limit, or use the CPU",
             source: None,
         })
     }
 
-    fn of(free: usize, n: usize, bytes_per_row: usize) -> Option<Plan> {
+    fn of(free: usize, n: usize, bytes_per_row: usize, bytes_per_lane: usize) -> Option<Plan> {
         // An eighth stays free: allocations are rounded up, and the driver needs some.
-        let fits =
-            |lanes: usize| ((free - free / 8) / lanes).min(BLOCK_BYTES.max(bytes_per_row)) / bytes_per_row.max(1);
+        let fits = |lanes: usize| {
+            let bytes = ((free - free / 8) / lanes).saturating_sub(bytes_per_lane);
+            bytes.min(BLOCK_BYTES.max(bytes_per_row)) / bytes_per_row.max(1)
+        };
         if n <= fits(1) && n.saturating_mul(bytes_per_row) <= SPLIT_BYTES {
             return Some(Plan { rows: u32::try_from(n).ok()?.max(1), lanes: 1 });
         }
@@ -85,12 +87,14 @@ impl Plan {
 }
 
 /// What one row takes on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct RowSize {
     /// As it is stored.
     pub dtype: Dtype,
     /// With everything computed from it.
     pub bytes: usize,
+    /// What a lane takes beside its rows.
+    pub per_lane: usize,
 }
 
 /// The lanes of a call, made for its size or kept from one before.
@@ -112,14 +116,14 @@ impl<B> Lanes<B> {
         buffers: impl Fn(&Queue, u32) -> Result<B>,
     ) -> Result<Lanes<B>> {
         if let Some(lanes) = kept.take()
-            && lanes.row == row
+            && (lanes.row.dtype, lanes.row.bytes) == (row.dtype, row.bytes)
             && (n <= lanes.plan.rows as usize || lanes.plan.lanes == LANES)
         {
             return Ok(lanes);
         }
         // What other operations keep is free memory for this one.
         codebook.idle.clear();
-        let plan = Plan::new(op, codebook, n, row.bytes)?;
+        let plan = Plan::new(op, codebook, n, row)?;
         let lane = |_| {
             let queue = Queue::new(op, &codebook.context)?;
             let buffers = buffers(&queue, plan.rows)?;
@@ -144,7 +148,8 @@ impl<B> Lanes<B> {
 
     /// Leaves the lanes, all of whose work is done, to the next call, if they are no burden to others.
     pub fn keep(self, op: &'static str, codebook: &DeviceCodebook, kept: &Kept<B>) -> Result<()> {
-        let bytes = self.row.bytes.saturating_mul(self.plan.rows as usize * self.plan.lanes);
+        let rows = self.row.bytes.saturating_mul(self.plan.rows as usize);
+        let bytes = rows.saturating_add(self.row.per_lane).saturating_mul(self.plan.lanes);
         if bytes <= codebook.context.memory(op)?.1 / KEPT_PART {
             kept.put(self);
         }
@@ -225,15 +230,15 @@ mod tests {
 
     #[test]
     fn little_that_fits_is_one_block_and_much_is_several() {
-        assert_eq!(Plan::of(1 << 30, 1000, 2000), Some(Plan { rows: 1000, lanes: 1 }));
-        assert_eq!(Plan::of(1 << 30, 10_000, 2000), Some(Plan { rows: 2560, lanes: 2 }));
-        assert_eq!(Plan::of(1 << 30, 1, 2000), Some(Plan { rows: 1, lanes: 1 }));
+        assert_eq!(Plan::of(1 << 30, 1000, 2000, 0), Some(Plan { rows: 1000, lanes: 1 }));
+        assert_eq!(Plan::of(1 << 30, 10_000, 2000, 0), Some(Plan { rows: 2560, lanes: 2 }));
+        assert_eq!(Plan::of(1 << 30, 1, 2000, 0), Some(Plan { rows: 1, lanes: 1 }));
     }
 
     #[test]
     fn blocks_are_whole_tiles_and_leave_some_memory_free() {
         for (free, bytes_per_row) in [(64 << 20, 3000), (1 << 20, 3000), (80 << 30, 3000), (64 << 20, 100)] {
-            let plan = Plan::of(free, 100_000_000, bytes_per_row).unwrap();
+            let plan = Plan::of(free, 100_000_000, bytes_per_row, 0).unwrap();
             assert_eq!((plan.lanes, plan.rows % SCORE_ROWS), (LANES, 0), "{plan:?}");
             assert!(plan.rows as usize * plan.lanes * bytes_per_row <= free - free / 8, "{plan:?}");
         }
@@ -241,15 +246,22 @@ mod tests {
 
     #[test]
     fn little_memory_makes_small_blocks_and_less_than_a_row_none() {
-        assert_eq!(Plan::of(16_000, 100, 1000), Some(Plan { rows: 7, lanes: 2 }));
-        assert_eq!(Plan::of(1600, 100, 1000), Some(Plan { rows: 1, lanes: 1 }));
-        assert_eq!(Plan::of(1000, 100, 1000), None);
-        assert_eq!(Plan::of(0, 100, 1000), None);
+        assert_eq!(Plan::of(16_000, 100, 1000, 0), Some(Plan { rows: 7, lanes: 2 }));
+        assert_eq!(Plan::of(1600, 100, 1000, 0), Some(Plan { rows: 1, lanes: 1 }));
+        assert_eq!(Plan::of(1000, 100, 1000, 0), None);
+        assert_eq!(Plan::of(0, 100, 1000, 0), None);
     }
 
     #[test]
     fn rows_longer_than_a_block_should_be_are_taken_one_by_one() {
-        assert_eq!(Plan::of(80 << 30, 10, 1 << 30), Some(Plan { rows: 1, lanes: 2 }));
+        assert_eq!(Plan::of(80 << 30, 10, 1 << 30, 0), Some(Plan { rows: 1, lanes: 2 }));
+    }
+
+    #[test]
+    fn what_a_lane_takes_once_is_no_room_for_rows() {
+        assert_eq!(Plan::of(16_000, 100, 1000, 3000), Some(Plan { rows: 4, lanes: 2 }));
+        assert_eq!(Plan::of(16_000, 100, 1000, 13_000), Some(Plan { rows: 1, lanes: 1 }));
+        assert_eq!(Plan::of(16_000, 100, 1000, 14_000), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The CUDA backend: the same filter pass, bounds and exact arithmetic as on the CPU, in kernels/*.cu.
 //!
 //! `context` opens a device and loads kernels, `codebook` holds what they read of a codebook, every .cu has a launch
-//! of the same name here, `streamed` takes rows from the host through them in blocks that fit the card.
+//! of the same name here, `filter` scores by cuBLAS or without it, `streamed` takes rows from the host through them in
+//! blocks that fit the card.
 //!
 //! Every launch rests on these checks:
 //! 1. the arguments are the parameters of the entry point in kernels/, in their order and types;
@@ -14,15 +15,22 @@
 #[cfg(feature = "cuda")]
 mod assign;
 #[cfg(feature = "cuda")]
+mod assign_tile;
+#[cfg(feature = "cuda")]
 mod block;
 #[cfg(feature = "cuda")]
 pub(crate) mod codebook;
 #[cfg(feature = "cuda")]
 pub mod context;
+pub mod cublas;
 #[cfg(feature = "cuda")]
 mod distance;
 #[cfg(feature = "cuda")]
+mod filter;
+#[cfg(feature = "cuda")]
 mod gather;
+#[cfg(feature = "cuda")]
+mod gemm;
 #[cfg(feature = "cuda")]
 mod histogram;
 #[cfg(feature = "cuda")]

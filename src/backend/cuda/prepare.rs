@@ -23,6 +23,9 @@ pub(super) struct Work {
     pub codewords: Buffer<f32>,
     /// `[k, d + 2]`, of which the distinct codewords take the first.
     pub packed: Buffer<f32>,
+    /// `[k]`: its last two steps once more, of which the distinct codewords take the first.
+    pub packed_bounds: Buffer<f32>,
+    pub packed_halves: Buffer<f32>,
     /// `[d]`.
     pub mean: Buffer<f32>,
     /// `[k]`, of which the distinct codewords take the first.
@@ -59,6 +62,8 @@ impl Work {
             d,
             codewords,
             packed: queue.alloc(rows * (cols + 2))?,
+            packed_bounds: queue.alloc(rows)?,
+            packed_halves: queue.alloc(rows)?,
             mean: queue.alloc(cols)?,
             labels: queue.alloc(rows)?,
             positions: queue.alloc(rows)?,
@@ -163,6 +168,8 @@ impl Work {
             .arg(&self.labels)
             .arg(&self.mean)
             .arg(&mut self.packed)
+            .arg(&mut self.packed_bounds)
+            .arg(&mut self.packed_halves)
             .arg(&mut self.facts)
             .arg(&error)
             .arg(&d);

@@ -2,6 +2,7 @@
 
 use super::block::{BadValue, Block, Status};
 use super::codebook::DeviceCodebook;
+use super::filter::{Filter, FilterPlan};
 use super::gather::gather;
 use super::matrix::{MatrixView, check_alignment, check_place};
 use super::memory::{In, Out};
@@ -56,6 +57,7 @@ pub struct Workspace<T> {
     // Before the codebook: its memory goes first.
     block: Block,
     candidates: Option<Candidates>,
+    filter: Filter,
     queue: Queue,
     on_host: Pinned<u64>,
     /// Rows that got labels since the last check.
@@ -86,6 +88,7 @@ impl<T: Element> Workspace<T> {
         Ok(Workspace {
             block: Block::new(&queue, resident, T::DTYPE, capacity)?,
             candidates: None,
+            filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?)?,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,
             codebook: codebook.clone(),
@@ -147,7 +150,7 @@ impl<T: Element> Workspace<T> {
         check_columns(OP, x.cols(), &self.codebook)?;
         check_len(OP, "labels", x.rows(), labels.len())?;
         check_len(OP, "distances", x.rows(), sq_distances.len())?;
-        let Workspace { block, queue, codebook, .. } = self;
+        let Workspace { block, filter, queue, codebook, .. } = self;
         queue.op = OP;
         let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
         let (x, _x) = x.read(OP, &stream)?;
@@ -156,7 +159,8 @@ impl<T: Element> Workspace<T> {
         for start in (0..x.n).step_by(block.capacity as usize) {
             let rows = x.block(start..x.n.min(start + block.capacity as usize));
             let packing = Packing::for_assign(start as u64, options);
-            block.assign(queue, codebook, &rows, packing, &mut labels.from(start), &mut sq_distances.from(start))?;
+            let (labels, sq_distances) = (&mut labels.from(start), &mut sq_distances.from(start));
+            block.assign(queue, codebook, filter, &rows, packing, labels, sq_distances)?;
         }
         self.rows += x.n as u64;
         Ok(())

@@ -86,6 +86,12 @@ impl Machine {
         self
     }
 
+    /// Sets a variable of the environment that is none of the driver's.
+    pub fn variable(mut self, name: &str, value: impl ToString) -> Machine {
+        self.settings.push((name.to_string(), value.to_string()));
+        self
+    }
+
     /// A command whose process sees this machine.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

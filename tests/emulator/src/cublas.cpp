@@ -2,6 +2,7 @@
 // real library sums in is not known either; whoever uses it must be right for any.
 #include "driver.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -15,6 +16,29 @@ enum { COMPUTE_32F = 68, COMPUTE_32F_PEDANTIC = 69, COMPUTE_64F = 70 };
 enum { PEDANTIC_MATH = 2 };
 
 struct Handle { void *stream; int math_mode, pointer_mode; };
+
+bool is_set_to(const char *value) {
+    const char *set = getenv("CODEWORD_SIM_CUBLAS");
+    return set && !strcmp(set, value);
+}
+
+float flushed(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
+
+// A sum of products that a real library might give and that is as far off as can be: from the largest product to the
+// smallest, each rounded on its own, in one run, so that the small ones are lost; subnormal numbers are zeros.
+float hostile(const float *x, const float *y, int k) {
+    std::vector<float> products((size_t)k);
+    for (int t = 0; t < k; ++t) products[(size_t)t] = flushed(flushed(x[t]) * flushed(y[t]));
+    std::sort(products.begin(), products.end(), [](float a, float b) { return std::fabs(a) > std::fabs(b); });
+    float sum = 0;
+    for (float product : products) sum = flushed(sum + product);
+    return sum;
+}
+double hostile(const double *x, const double *y, int k) {
+    double sum = 0;
+    for (int t = 0; t < k; ++t) sum = std::fma(x[t], y[t], sum);
+    return sum;
+}
 
 size_t width(int type) { return type == F64 ? 8 : type == F32 ? 4 : type == F16 || type == BF16 ? 2 : 0; }
 
@@ -49,6 +73,7 @@ template <class T> simulated::Result product(int m, int n, int k, T alpha, Opera
     for (long long j = 0; j < n; ++j)
         for (long long t = 0; t < k; ++t) right[(size_t)(j * k + t)] = (T)load(b_view, b.type, b.transposed ? t * b.lead + j : j * b.lead + t);
     char *out = driver_view(c);
+    bool is_hostile = is_set_to("hostile");
     for (long long j = 0; j < n; ++j) {
         for (long long i = 0; i < m; ++i) {
             // Eight sums side by side: another order than one after the other, as with the real library.
@@ -60,6 +85,7 @@ template <class T> simulated::Result product(int m, int n, int k, T alpha, Opera
             for (; t < k; ++t) sums[t % 8] = std::fma(x[t], y[t], sums[t % 8]);
             T sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
             long long at = j * ldc + i;
+            if (is_hostile) sum = hostile(x, y, k);
             T value = alpha * sum;
             // With beta = 0 what stood there is not read, be it NaN.
             if (beta != 0) value += beta * (T)load(out, c_type, at);
@@ -77,6 +103,7 @@ int gemm(Handle *handle, int transa, int transb, int m, int n, int k, const void
          long long ldc, long long stride_c, int batch, int compute) {
     using namespace simulated;
     if (!handle) return NOT_INITIALISED;
+    if (is_set_to("failing-call")) return EXECUTION_FAILED;
     if (m < 0 || n < 0 || k < 0 || batch < 0 || !width(a_type) || !width(b_type) || !width(c_type)) return INVALID;
     if (lda < std::max(1, transa ? k : m) || ldb < std::max(1, transb ? n : k) || ldc < std::max(1, m)) return INVALID;
     if (compute != COMPUTE_32F && compute != COMPUTE_32F_PEDANTIC && compute != COMPUTE_64F) return UNSUPPORTED;
@@ -109,8 +136,7 @@ int gemm(Handle *handle, int transa, int transb, int m, int n, int k, const void
 #define API extern "C" __attribute__((visibility("default"))) int
 
 API cublasCreate_v2(Handle **handle) {
-    const char *failing = getenv("CODEWORD_SIM_CUBLAS");
-    if (failing && !strcmp(failing, "failing")) return NOT_INITIALISED;
+    if (is_set_to("failing")) return NOT_INITIALISED;
     // The workspace of the library.
     if (simulated::allocation_fails()) return ALLOC_FAILED;
     *handle = new Handle{nullptr, 0, 0};
@@ -145,7 +171,12 @@ API cublasGetPointerMode_v2(Handle *handle, int *mode) {
     return DONE;
 }
 API cublasSetAtomicsMode(Handle *, int) { return DONE; }
-API cublasSetWorkspace_v2(Handle *, void *, size_t) { return DONE; }
+API cublasSetWorkspace_v2(Handle *, void *workspace, size_t size) {
+    uintptr_t at = (uintptr_t)workspace;
+    if (size == 0 || (at % 256 == 0 && simulated::is_device_address(at))) return DONE;
+    simulated::report("cublas: a workspace at %s", simulated::describe(at, size).c_str());
+    return INVALID;
+}
 API cublasGetVersion_v2(Handle *, int *version) {
     *version = 120804;
     return DONE;

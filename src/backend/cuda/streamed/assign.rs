@@ -2,6 +2,7 @@
 
 use crate::backend::cuda::block::{BadValue, Block, Status};
 use crate::backend::cuda::codebook::DeviceCodebook;
+use crate::backend::cuda::filter::{Filter, FilterPlan};
 use crate::backend::cuda::lane::{Lane, Lanes, RowSize, stage};
 use crate::backend::cuda::memory::Buffer;
 use crate::backend::cuda::queue::{Pinned, Queue};
@@ -28,8 +29,10 @@ pub(crate) fn assign<T: Element>(
         return Ok(Ok(AssignStats::default()));
     }
     let kept = &codebook.idle.assign;
-    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE) };
-    let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows);
+    let filter = FilterPlan::new(OP, codebook, n)?;
+    let bytes = Buffers::bytes_per_row(codebook, T::DTYPE);
+    let row = RowSize { dtype: T::DTYPE, bytes, per_lane: filter.bytes() };
+    let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows, filter);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
     for Lane { queue, buffers, .. } in lanes.iter_mut() {
         Status::clear(queue, &mut buffers.block.status.write())?;
@@ -67,6 +70,7 @@ pub(in crate::backend::cuda) struct Buffers {
     staging: Pinned<u8>,
     input: Buffer<u8>,
     block: Block,
+    filter: Filter,
     labels: Buffer<u32>,
     sq_distances: Buffer<f32>,
     on_host: Results,
@@ -86,13 +90,20 @@ impl Results {
 }
 
 impl Buffers {
-    fn new(queue: &Queue, codebook: &DeviceCodebook, dtype: Dtype, capacity: u32) -> Result<Buffers> {
+    fn new(
+        queue: &Queue,
+        codebook: &DeviceCodebook,
+        dtype: Dtype,
+        capacity: u32,
+        filter: FilterPlan,
+    ) -> Result<Buffers> {
         let rows = capacity as usize;
         let bytes = rows * codebook.d as usize * dtype.size();
         Ok(Buffers {
             staging: queue.alloc_pinned(bytes)?,
             input: queue.alloc(bytes)?,
             block: Block::new(queue, codebook, dtype, capacity)?,
+            filter: Filter::new(queue, filter)?,
             labels: queue.alloc(rows)?,
             sq_distances: queue.alloc(rows)?,
             on_host: Results {
@@ -117,12 +128,13 @@ impl Buffers {
         codebook: &DeviceCodebook,
         options: AssignOptions,
     ) -> Result<()> {
-        let Buffers { staging, input, block, labels, sq_distances, on_host } = self;
+        let Buffers { staging, input, block, filter, labels, sq_distances, on_host } = self;
         let n = x.rows();
         queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
         let rows = Rows { values: input.read(), dtype: T::DTYPE, n, stride: x.cols() };
         let packing = Packing::for_assign(first_row, options);
-        block.assign(queue, codebook, &rows, packing, &mut labels.write(), &mut sq_distances.write())?;
+        let out = (&mut labels.write(), &mut sq_distances.write());
+        block.assign(queue, codebook, filter, &rows, packing, out.0, out.1)?;
         queue.copy_out(labels.read(), &mut on_host.labels.as_mut_slice()?[..n])?;
         queue.copy_out(sq_distances.read(), &mut on_host.sq_distances.as_mut_slice()?[..n])?;
         queue.copy_out(block.status.read(), on_host.status.as_mut_slice()?)

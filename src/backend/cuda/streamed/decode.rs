@@ -34,7 +34,8 @@ pub(crate) fn decode(
             bad_on_host: queue.alloc_pinned(1)?,
         })
     };
-    let mut lanes = Lanes::new(OP, codebook, kept, n, RowSize { dtype: Dtype::F32, bytes: 4 + 4 * d }, buffers)?;
+    let mut lanes =
+        Lanes::new(OP, codebook, kept, n, RowSize { dtype: Dtype::F32, bytes: 4 + 4 * d, per_lane: 0 }, buffers)?;
     let submit = |lane: &mut Lane<Buffers>, range: Range<usize>| {
         let (queue, Buffers { staging, codes: on_device, out, bad, out_on_host, bad_on_host }) =
             (&lane.queue, &mut lane.buffers);

@@ -25,7 +25,7 @@ pub(crate) fn pairwise_sq_l2<T: Element>(
         return Ok(Ok(()));
     }
     let kept = &codebook.idle.pairwise_sq_l2;
-    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE) };
+    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE), per_lane: 0 };
     let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
     for Lane { queue, buffers, .. } in lanes.iter_mut() {

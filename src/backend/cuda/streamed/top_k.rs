@@ -30,7 +30,7 @@ pub(crate) fn top_k<T: Element>(
         return Ok(Ok(AssignStats::default()));
     }
     let kept = &codebook.idle.top_k;
-    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE, r) };
+    let row = RowSize { dtype: T::DTYPE, bytes: Buffers::bytes_per_row(codebook, T::DTYPE, r), per_lane: 0 };
     let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows, r);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
     for Lane { queue, buffers, .. } in lanes.iter_mut() {

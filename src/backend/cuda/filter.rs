@@ -1,0 +1,230 @@
+//! The filter pass of `assign` in one of two designs: cuBLAS for the cross terms, a tile at a time, or our own kernel.
+//! Either leaves the same labels, for what it cannot settle is looked at again.
+
+use super::assign::{SCORE_BLOCKS, assign, parts_len};
+use super::assign_tile::assign_tile;
+use super::block::Block;
+use super::codebook::DeviceCodebook;
+use super::cublas;
+use super::gemm::{Gemm, Tile};
+use super::memory::{Buffer, Out};
+use super::queue::Queue;
+use super::shapes::SCORE_ROWS;
+use crate::error::{Error, Result};
+use std::sync::OnceLock;
+
+/// Bytes of a tile of cross terms at most: it has to stay in the second-level cache, 40 MB and more where cuBLAS pays.
+const TILE_BYTES: usize = 16 << 20;
+
+/// Columns of a tile at most: a square one reads the least for its cross terms.
+const TILE_COLS: u32 = 2048;
+
+/// Bytes for cuBLAS to work in at most.
+const WORKSPACE_BYTES: usize = 4 << 20;
+
+/// How scores come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Design {
+    Cublas,
+    Simt,
+}
+
+impl Design {
+    /// The faster one for `n` rows, `m` codewords and `d` dimensions, by a model (not yet measured): writing and
+    /// reading a score through the cache costs cuBLAS as much as some 36 products, and a device is full from about
+    /// 2^20 scores on.
+    fn best(n: usize, m: u32, d: u32) -> Design {
+        match n >= 1024 && m >= 512 && (128..=1 << 20).contains(&d) {
+            true => Design::Cublas,
+            false => Design::Simt,
+        }
+    }
+
+    /// What `CODEWORD_CUDA_GEMM` forces, decided at the first call; none where it is unset or `auto`.
+    fn forced(op: &'static str) -> Result<Option<Design>> {
+        static FORCED: OnceLock<std::result::Result<Option<Design>, String>> = OnceLock::new();
+        let forced = FORCED.get_or_init(|| match std::env::var_os("CODEWORD_CUDA_GEMM") {
+            None => Ok(None),
+            Some(name) => Design::parse(&name.to_string_lossy()),
+        });
+        forced.clone().map_err(|got| Error::InvalidParameter {
+            op,
+            name: "CODEWORD_CUDA_GEMM",
+            expected: "unset or one of auto, cublas, simt".into(),
+            got,
+        })
+    }
+
+    fn parse(name: &str) -> std::result::Result<Option<Design>, String> {
+        match name {
+            "auto" => Ok(None),
+            "cublas" => Ok(Some(Design::Cublas)),
+            "simt" => Ok(Some(Design::Simt)),
+            other => Err(other.to_string()),
+        }
+    }
+
+    /// The design of a call.
+    fn of_call(op: &'static str, n: usize, m: u32, d: u32) -> Result<Design> {
+        match (Design::forced(op)?, Design::best(n, m, d)) {
+            (Some(Design::Simt), _) | (None, Design::Simt) => Ok(Design::Simt),
+            (forced, _) => match (cublas::library(), forced) {
+                (Ok(_), _) => Ok(Design::Cublas),
+                // Logged by the look-up.
+                (Err(_), None) => Ok(Design::Simt),
+                (Err(missing), Some(_)) => Err(Error::Cuda {
+                    op,
+                    asked: "cuBLAS, which CODEWORD_CUDA_GEMM=cublas demands".into(),
+                    got: missing.got.clone(),
+                    way_out: "install cuBLAS and put its folder into LD_LIBRARY_PATH, or unset CODEWORD_CUDA_GEMM",
+                    source: None,
+                }),
+            },
+        }
+    }
+}
+
+/// What the filter pass of a call needs beside its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FilterPlan {
+    Cublas { rows: u32, cols: u32, workspace: usize },
+    Simt { parts: usize },
+}
+
+impl FilterPlan {
+    /// The plan for `n` rows.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where `CODEWORD_CUDA_GEMM` names no design.
+    /// - [`Error::Cuda`] where it demands cuBLAS and there is none.
+    pub fn new(op: &'static str, codebook: &DeviceCodebook, n: usize) -> Result<FilterPlan> {
+        Ok(match Design::of_call(op, n, codebook.m, codebook.d)? {
+            // Two lanes on a small card: tile and workspace are an eighth of it each at most.
+            Design::Cublas => FilterPlan::cublas(n, codebook.m, codebook.context.memory(op)?.0 / 16),
+            Design::Simt => {
+                // Blocks are whole tiles of rows, even where the call has fewer.
+                let n = n.next_multiple_of(SCORE_ROWS as usize);
+                FilterPlan::Simt { parts: parts_len(n, codebook.m, codebook.context.waves(SCORE_BLOCKS)) }
+            }
+        })
+    }
+
+    /// Tiles that take `budget` bytes at most, if that is enough for one row.
+    fn cublas(n: usize, m: u32, budget: usize) -> FilterPlan {
+        let scores = budget.min(TILE_BYTES) / 4;
+        // Runs of equal length, in whole 128-bit loads; the last may be shorter.
+        let longest = TILE_COLS.min(u32::try_from(scores).unwrap_or(u32::MAX)).max(128);
+        let cols = m.div_ceil(m.div_ceil(longest)).next_multiple_of(128).min(longest / 128 * 128);
+        let rows = (scores / cols as usize).clamp(1, n.max(1));
+        let workspace = budget.min(WORKSPACE_BYTES).next_multiple_of(256);
+        // TILE_BYTES bounds it.
+        FilterPlan::Cublas { rows: u32::try_from(rows).unwrap_or(u32::MAX), cols, workspace }
+    }
+
+    /// Bytes of device memory of one lane.
+    pub fn bytes(&self) -> usize {
+        match *self {
+            FilterPlan::Cublas { rows, cols, workspace } => rows as usize * (cols as usize * 4 + 16) + workspace,
+            FilterPlan::Simt { parts } => parts * 4,
+        }
+    }
+}
+
+/// What the filter pass of a lane works with.
+pub(super) enum Filter {
+    Cublas {
+        gemm: Gemm,
+        tile: Tile,
+        /// Rows of a tile at most.
+        rows: u32,
+        /// `[rows]` of four words.
+        state: Buffer<u32>,
+    },
+    Simt {
+        parts: Buffer<u32>,
+    },
+}
+
+impl Filter {
+    pub fn new(queue: &Queue, plan: FilterPlan) -> Result<Filter> {
+        match plan {
+            FilterPlan::Cublas { rows, cols, workspace } => {
+                let gemm = Gemm::new(queue, workspace)?;
+                let cross = queue.alloc(rows as usize * cols as usize)?;
+                let tile = Tile { cross, stride: cols, first_row: 0, rows: 0, first_col: 0, cols: 0 };
+                Ok(Filter::Cublas { gemm, tile, rows, state: queue.alloc(4 * rows as usize)? })
+            }
+            FilterPlan::Simt { parts } => Ok(Filter::Simt { parts: queue.alloc(parts)? }),
+        }
+    }
+
+    /// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to the block's
+    /// `again`, whose count is zero before.
+    pub fn assign(
+        &mut self,
+        queue: &Queue,
+        codebook: &DeviceCodebook,
+        block: &mut Block,
+        n: u32,
+        fast: bool,
+        labels: &mut Out<'_, u32>,
+    ) -> Result<()> {
+        let (gemm, tile, rows, state) = match self {
+            Filter::Simt { parts } => return assign(queue, codebook, block, n, fast, parts, labels),
+            Filter::Cublas { gemm, tile, rows, state } => (gemm, tile, *rows as usize, state),
+        };
+        for first_row in (0..n).step_by(rows) {
+            (tile.first_row, tile.rows) = (first_row, (n - first_row).min(rows as u32));
+            for first_col in (0..codebook.m).step_by(tile.stride as usize) {
+                (tile.first_col, tile.cols) = (first_col, (codebook.m - first_col).min(tile.stride));
+                gemm.cross(queue.op, codebook, block, tile)?;
+                assign_tile(queue, codebook, block, tile, fast, state, labels)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_products_of_long_vectors_are_worth_cublas_and_nothing_else_is() {
+        for (n, m, d) in [(1_000_000, 1024, 256), (1_000_000, 16384, 256), (4096, 8192, 768), (1024, 512, 128)] {
+            assert_eq!(Design::best(n, m, d), Design::Cublas, "{n} x {m} x {d}");
+        }
+        // A bound on sums of any order says nothing beyond 2^24 products.
+        for (n, m, d) in [(1, 16384, 256), (1_000_000, 256, 256), (1_000_000, 16384, 8), (4096, 1024, 1 << 24)] {
+            assert_eq!(Design::best(n, m, d), Design::Simt, "{n} x {m} x {d}");
+        }
+    }
+
+    #[test]
+    fn names_of_designs_are_taken_as_they_are_and_no_others() {
+        assert_eq!(Design::parse("auto"), Ok(None));
+        assert_eq!(Design::parse("cublas"), Ok(Some(Design::Cublas)));
+        assert_eq!(Design::parse("simt"), Ok(Some(Design::Simt)));
+        for name in ["", "CUBLAS", "cublas ", "tensor"] {
+            assert_eq!(Design::parse(name), Err(name.into()));
+        }
+    }
+
+    #[test]
+    fn tiles_stay_in_the_cache_and_cover_every_codeword() {
+        for m in [2, 128, 129, 1000, 2048, 2049, 3000, 16384, 1_000_003] {
+            for (n, budget) in [(1, 1 << 30), (1_000_000, 1 << 30), (1_000_000, 1 << 20), (50, 4096), (50, 0)] {
+                let FilterPlan::Cublas { rows, cols, workspace } = FilterPlan::cublas(n, m, budget) else { panic!() };
+                assert!(rows > 0 && rows as usize <= n && cols > 0 && cols.is_multiple_of(128), "{rows} x {cols}");
+                assert!(cols <= TILE_COLS && cols < m + 128, "{cols} of {m}");
+                // A row of a tile there is always.
+                assert!((rows as usize * cols as usize * 4) <= budget.clamp(512, TILE_BYTES), "{m}: {rows} x {cols}");
+                assert!(workspace <= budget.min(WORKSPACE_BYTES) + 255 && workspace.is_multiple_of(256), "{workspace}");
+            }
+        }
+        assert_eq!(
+            FilterPlan::cublas(1_000_000, 3000, 1 << 30),
+            FilterPlan::Cublas { rows: 2730, cols: 1536, workspace: WORKSPACE_BYTES }
+        );
+    }
+}
