@@ -345,5 +345,5 @@ fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
         refusals += 1;
     }
     // Codewords, packed, mean, labels, positions, hashes, table, slots, sums, facts.
-    assert_eq!(refusals, 10);
+    assert_eq!(refusals, 12);
 }
