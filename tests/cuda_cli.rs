@@ -33,13 +33,12 @@ fn sample() -> tempfile::TempDir {
 }
 
 fn run(machine: &Machine, folder: &Path, arguments: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_codeword");
-    machine.command(program).current_dir(folder).args(arguments).output().expect("the program starts")
+    machine.command(simulated::codeword()).current_dir(folder).args(arguments).output().expect("the program starts")
 }
 
 #[test]
 fn every_verb_writes_on_a_device_what_it_writes_on_the_cpu() {
-    if !simulated::is_available() {
+    if !Machine::new().is_available() {
         return;
     }
     let (folder, machine) = (sample(), Machine::new());
@@ -78,7 +77,7 @@ fn every_verb_writes_on_a_device_what_it_writes_on_the_cpu() {
 
 #[test]
 fn a_row_that_is_not_finite_is_named_as_on_the_cpu() {
-    if !simulated::is_available() {
+    if !Machine::new().is_available() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

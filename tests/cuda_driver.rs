@@ -5,13 +5,15 @@
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
+use codeword::io::npy::{Header, Scalar, Writer};
+use codeword::{AssignOptions, Codebook, Device, Error, MatrixView, assign};
 use serde_json::Value;
-use simulated::{Machine, text};
+use simulated::{Machine, codeword as program, text};
+use std::path::Path;
 
 /// What `codeword doctor` says of a machine, and how it ends when the device is demanded.
 fn doctor(machine: &Machine, device: &str) -> (Value, Option<i32>, String) {
-    let program = env!("CARGO_BIN_EXE_codeword");
-    let output = machine.command(program).args(["doctor", "--json", "--device", device]).output().expect("it starts");
+    let output = machine.command(program()).args(["doctor", "--json", "--device", device]).output().expect("it starts");
     let words = text(&output);
     assert!(!words.contains("panicked"), "{words}");
     assert!(!words.contains("simulated CUDA: "), "{words}");
@@ -118,6 +120,161 @@ fn every_device_is_listed_and_a_number_beyond_them_is_refused() {
     let (_, status, words) = doctor(&machine, "cuda:3");
     assert_eq!(status, Some(4), "{words}");
     assert!(words.contains("device 3 of 3") && words.contains("0 to 2"), "{words}");
+}
+
+/// A machine, and what becomes of `Device::cuda(0)` there: it works, or the step that breaks and words of the message.
+type Row = (&'static str, Machine, Result<(), (&'static str, [&'static str; 2])>);
+
+fn driver_table() -> Vec<Row> {
+    let driver = |version: u32| Machine::new().set("DRIVER", version);
+    let capability = |number: u32| Machine::new().set("CAPABILITY", number);
+    let too_old = |capability| Err(("capability", [capability, "Ampere"]));
+    vec![
+        ("no driver", Machine::without_driver(), Err(("library", ["libcuda.so", "install the NVIDIA driver"]))),
+        ("a stub", Machine::with_stub(), Err(("init", ["CUDA_ERROR_STUB_LIBRARY", "LD_LIBRARY_PATH"]))),
+        ("no device", Machine::new().set("DEVICES", 0), Err(("init", ["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]))),
+        ("driver 515", driver(11070), Err(("kernels", ["(for CUDA 11.7) does not read PTX ISA", "525"]))),
+        ("driver 525", driver(12000), Ok(())),
+        ("driver 570", driver(12080), Ok(())),
+        ("driver 580", driver(13000), Ok(())),
+        ("no cuBLAS", Machine::new().without_cublas(), Ok(())),
+        ("driver 525, no cuBLAS", driver(12000).without_cublas(), Ok(())),
+        ("a cuBLAS that fails", Machine::new().set("CUBLAS", "failing"), Ok(())),
+        ("capability 7.0", capability(70), too_old("7.0")),
+        ("capability 7.5", capability(75), too_old("7.5")),
+        ("capability 8.0", capability(80), Ok(())),
+        ("capability 9.0", capability(90), Ok(())),
+        ("capability 12.0", capability(120), Ok(())),
+    ]
+}
+
+const SHAPE: [usize; 3] = [50, 9, 5];
+
+/// Vectors and codewords with ties among them.
+fn data() -> (Vec<f32>, Vec<f32>) {
+    let [n, k, d] = SHAPE;
+    let number = |i: usize| ((i * 7 + 3) % 11) as f32 - 5.0;
+    ((0..n * d).map(number).collect(), (0..k * d).map(|i| number(i * i)).collect())
+}
+
+#[test]
+fn the_library_works_or_says_what_is_missing_on_every_machine_of_the_table() {
+    if !simulated::is_available() {
+        return;
+    }
+    for (name, machine, expected) in driver_table() {
+        let output = machine.run("the_library_works_or_says_what_is_missing_on_every_machine_of_the_table", || {
+            let (x, e) = data();
+            let [n, k, d] = SHAPE;
+            let (x, e) = (MatrixView::new(&x, n, d).unwrap(), MatrixView::new(&e, k, d).unwrap());
+            let labels = |device: &Device| {
+                assign(x, &Codebook::new(e, device).unwrap(), AssignOptions::default()).unwrap().labels
+            };
+            match Device::cuda(0) {
+                Ok(device) => {
+                    assert_eq!(labels(&device), labels(&Device::cpu()));
+                    assert_eq!(Device::best(), device);
+                    println!("outcome: works");
+                }
+                Err(Error::NoCudaDevice { step, got, way_out }) => {
+                    assert_eq!(Device::best(), Device::cpu());
+                    println!("outcome: breaks at {step}: {got}; {way_out}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
+        let said = text(&output);
+        assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+        let words = match expected {
+            Ok(()) => vec!["outcome: works".to_string()],
+            Err((step, words)) => {
+                [format!("outcome: breaks at {step}:")].into_iter().chain(words.map(String::from)).collect()
+            }
+        };
+        assert!(words.iter().all(|word| said.contains(word)), "{name}: {words:?} are not in\n{said}");
+    }
+}
+
+#[test]
+fn the_program_works_or_says_what_is_missing_on_every_machine_of_the_table() {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = saved();
+    let encode = |machine: &Machine, device: &str, codes: &str| {
+        let arguments = ["encode", "x.npy", "-c", "e.npy", "-o", codes, "--device", device];
+        machine.command(program()).args(arguments).current_dir(folder.path()).output().expect("it starts")
+    };
+    let read = |name: &str| std::fs::read(folder.path().join(name));
+    assert!(encode(&Machine::new(), "cpu", "cpu.npy").status.success());
+    for (name, machine, expected) in driver_table() {
+        let [demanded, chosen] = [format!("{name}.npy"), format!("{name}, auto.npy")];
+        let output = encode(&machine, "cuda", &demanded);
+        let said = text(&output);
+        match expected {
+            Ok(()) => {
+                assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+                assert!(read(&demanded).unwrap() == read("cpu.npy").unwrap(), "{name}: other codes");
+            }
+            Err((_, words)) => {
+                assert_eq!(output.status.code(), Some(4), "{name}: {said}");
+                assert!(words.iter().all(|word| said.contains(word)), "{name}: {words:?} are not in\n{said}");
+                assert!(read(&demanded).is_err(), "{name}: a refused run leaves a file");
+            }
+        }
+        let output = encode(&machine, "auto", &chosen);
+        assert!(output.status.success(), "{name}: {}\n{}", output.status, text(&output));
+        assert!(read(&chosen).unwrap() == read("cpu.npy").unwrap(), "{name}: other codes");
+
+        let (report, _, _) = doctor(&machine, "auto");
+        assert_eq!(report["device"], if expected.is_ok() { "cuda:0" } else { "cpu" }, "{name}: {report}");
+        for device in report["cuda"]["devices"].as_array().into_iter().flatten() {
+            assert_eq!(device["usable"], expected.is_ok(), "{name}: {report}");
+            for word in expected.err().into_iter().flat_map(|(_, words)| words) {
+                assert!(device["why_not"].as_str().is_some_and(|why| why.contains(word)), "{name}: {report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_that_runs_out_at_any_allocation_of_the_program_ends_it_with_words_and_no_file() {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = saved();
+    let mut refusals = 0;
+    for nth in 1.. {
+        let machine = Machine::new().set("MEMORY", 1_000_000).set("FAIL_ALLOC", nth);
+        let arguments = ["encode", "x.npy", "-c", "e.npy", "-o", "codes.npy", "--device", "cuda"];
+        let output = machine.command(program()).args(arguments).current_dir(folder.path()).output().expect("it starts");
+        if output.status.success() {
+            break;
+        }
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "allocation {nth}: {said}");
+        assert!(said.contains("CUDA_ERROR_OUT_OF_MEMORY") && said.contains("use the CPU"), "allocation {nth}: {said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "allocation {nth}: nothing but the input");
+        refusals += 1;
+    }
+    assert!(refusals > 10, "{refusals}");
+}
+
+/// The data as x.npy and e.npy in a folder of its own.
+fn saved() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [n, k, d] = SHAPE;
+    let (x, e) = data();
+    save(&folder.path().join("x.npy"), &x, &[n, d]);
+    save(&folder.path().join("e.npy"), &e, &[k, d]);
+    folder
+}
+
+fn save(path: &Path, values: &[f32], shape: &[usize]) {
+    let file = std::fs::File::create(path).expect("it can be written");
+    let mut writer = Writer::new(file, path, Header::new(Scalar::F32, shape, false).expect("a shape")).expect("a file");
+    writer.write_values(0, values).expect("it can be written");
+    writer.finish().expect("it can be written");
 }
 
 #[test]

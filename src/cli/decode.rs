@@ -96,6 +96,6 @@ fn explain(error: Error, first: usize, codes: &Reader, model: &Model) -> Failure
             );
             Failure::new(Exit::BadInput, message)
         }
-        error => Failure { exit: Exit::BadInput, error: error.into() },
+        error => Failure { exit: Exit::of(&error), error: error.into() },
     }
 }

@@ -4,9 +4,9 @@ use crate::cli::args::Global;
 use crate::cli::devices::Devices;
 use crate::cli::exit::Result;
 use crate::cli::report::{print_json, print_table, size_text};
-use codeword::Isa;
 use codeword::backend::cuda::cublas;
 use codeword::backend::cuda::probe::{Missing, Probe};
+use codeword::{Device, Isa};
 use serde_json::{Value, json};
 
 /// Version of the nvcc that the build script found.
@@ -16,16 +16,19 @@ pub fn run(global: &Global) -> Result<()> {
     let probe = Probe::run();
     let used = global.device.open();
     let named = used.as_ref().map(Devices::to_string).unwrap_or_else(|_| "none".into());
+    // Opened one after the other: only that shows whether the driver takes the kernels.
+    let refusals: Vec<Option<String>> =
+        probe.devices.iter().map(|it| Some(Device::cuda(it.ordinal).err()?.to_string())).collect();
     if global.json {
-        print_json(&json(&probe, &named))?
+        print_json(&json(&probe, &refusals, &named))?
     } else {
-        print_table(&table(&probe, &named))?
+        print_table(&table(&probe, &refusals, &named))?
     }
     // A device that was demanded and cannot be had is an error here too, after the report that says why.
     used.map(|_| ())
 }
 
-fn json(probe: &Probe, used: &str) -> Value {
+fn json(probe: &Probe, refusals: &[Option<String>], used: &str) -> Value {
     let step = |name: &str, outcome: &std::result::Result<String, Missing>| match outcome {
         Ok(found) => json!({"step": name, "ok": true, "found": found}),
         Err(missing) => json!({"step": name, "ok": false, "found": missing.got, "way_out": missing.way_out}),
@@ -46,17 +49,19 @@ fn json(probe: &Probe, used: &str) -> Value {
             "nvcc_at_build_time": NVCC,
             "steps": probe.steps.iter().map(|it| step(it.name, &it.outcome)).collect::<Vec<_>>(),
             "cublas": step("cublas", cublas::library()),
-            "devices": probe.devices.iter().map(|it| json!({
+            "devices": probe.devices.iter().zip(refusals).map(|(it, refusal)| json!({
                 "ordinal": it.ordinal,
                 "name": it.name,
                 "compute_capability": format!("{}.{}", it.capability.0, it.capability.1),
                 "memory": it.memory,
+                "usable": refusal.is_none(),
+                "why_not": refusal,
             })).collect::<Vec<_>>(),
         },
     })
 }
 
-fn table(probe: &Probe, used: &str) -> Vec<[String; 3]> {
+fn table(probe: &Probe, refusals: &[Option<String>], used: &str) -> Vec<[String; 3]> {
     let row = |label: &str, value: &str, remark: String| [label.into(), value.into(), remark];
     let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
     let mut rows = vec![row("codeword", env!("CARGO_PKG_VERSION"), system)];
@@ -98,11 +103,13 @@ fn table(probe: &Probe, used: &str) -> Vec<[String; 3]> {
             }
         }
         if step.name == "count" {
-            rows.extend(probe.devices.iter().map(|it| {
+            for (it, refusal) in probe.devices.iter().zip(refusals) {
                 let (major, minor) = it.capability;
                 let remark = format!("{}, compute capability {major}.{minor}, {}", it.name, size_text(it.memory));
-                row(&format!("cuda:{}", it.ordinal), "seen", remark)
-            }));
+                let state = if refusal.is_none() { "usable" } else { "refused" };
+                rows.push(row(&format!("cuda:{}", it.ordinal), state, remark));
+                rows.extend(refusal.iter().map(|why| row("", "why", why.clone())));
+            }
         }
     }
     match cublas::library() {

@@ -1,5 +1,6 @@
 //! How the tool ends: an exit code and the error behind it.
 
+use codeword::Error;
 use std::io::ErrorKind;
 
 /// Exit codes other than 0. clap has its own way to end with [`Exit::Usage`].
@@ -15,6 +16,17 @@ pub enum Exit {
     NoDevice = 4,
     /// Ctrl-C or a request to terminate.
     Interrupted = 130,
+}
+
+impl Exit {
+    /// How work on input ends with this error: the input is to blame, unless the device is.
+    pub fn of(error: &Error) -> Exit {
+        match error {
+            Error::Cuda { .. } => Exit::Failed,
+            Error::NoCudaDevice { .. } | Error::KernelsNotBuilt { .. } => Exit::NoDevice,
+            _ => Exit::BadInput,
+        }
+    }
 }
 
 /// An error with the exit code it leads to.

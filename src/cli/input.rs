@@ -54,7 +54,7 @@ impl Vectors {
                 let message = format!("{file}: vector {row} holds {got} in column {col}; {way_out}");
                 Failure::new(Exit::BadInput, message)
             }
-            error => Failure { exit: Exit::BadInput, error: error.into() },
+            error => Failure { exit: Exit::of(&error), error: error.into() },
         }
     }
 }
@@ -135,7 +135,7 @@ impl Model {
                     format!("{name}: codeword {row} holds {got} in column {col}; remove it or retrain the codebook");
                 Failure::new(Exit::BadInput, message)
             }
-            error => Failure { exit: Exit::BadInput, error: anyhow::Error::new(error).context(name.to_string()) },
+            error => Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name.to_string()) },
         })
     }
 }

@@ -53,9 +53,11 @@ impl Context {
             got: format!("device {ordinal}: the driver refused a context: {}", name_of(error)),
             way_out: "see whether nvidia-smi shows another program on it, name another device, or use the CPU".into(),
         })?;
-        // A GPU too old for every kernel, or a build without kernels, is told now and not at the first launch.
-        ptx::choose(&ptx::KERNELS, "rows", inner.capability)?;
-        Ok(Context { inner: Arc::new(inner), max_memory: usize::MAX })
+        let context = Context { inner: Arc::new(inner), max_memory: usize::MAX };
+        // The kernel that every operation begins with: a GPU or a driver too old for the kernels, or a build without
+        // them, is told now and not at the first launch, when `Device::best` could no longer choose another.
+        context.function("rows", "rows_f32")?;
+        Ok(context)
     }
 
     /// Number by which the driver knows the device.

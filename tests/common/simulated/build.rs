@@ -13,13 +13,14 @@ const SINCE_12_8: [&str; 1] = ["cuEventElapsedTime_v2"];
 /// Builds what is missing and returns the folder of the machines. `checked` says whether each access of a kernel to
 /// memory is checked; without that kernels run some three times faster, and only what the processor notices is found.
 pub fn build(checked: bool) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("emulator");
+    let target = super::built_in();
     fs::create_dir_all(&target).expect("the target folder can be written");
     // Test processes run side by side; one builds, the others wait for it.
     let lock = fs::File::create(target.join("lock")).expect("the target folder can be written");
     lock.lock().expect("locks are supported");
 
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Tests run in the root of the package.
+    let manifest = &std::env::current_dir().expect("there is a current folder");
     let emulator = manifest.join("tests/emulator");
     let compiler = compiler();
     let kernel_compiler = format!("{compiler}{checked}");

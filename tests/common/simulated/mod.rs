@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 mod build;
 mod entries;
+pub mod launched;
 
 /// Set in a child process that a test started for itself.
 const CHILD: &str = "CODEWORD_SIM_CHILD";
@@ -35,7 +36,7 @@ pub fn is_available() -> bool {
     false
 }
 
-fn is_required(name: &str) -> bool {
+pub fn is_required(name: &str) -> bool {
     std::env::var("CODEWORD_TEST_REQUIRE").is_ok_and(|names| names.split(',').any(|it| it == name))
 }
 
@@ -92,10 +93,14 @@ impl Machine {
         self
     }
 
-    /// A command whose process sees this machine.
+    /// A command whose process sees this machine. Where `CODEWORD_TEST_REQUIRE` names `cuda` and any machine will do,
+    /// it sees the real one.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env("LD_LIBRARY_PATH", self.folder());
+        if self.is_real() {
+            return command;
+        }
+        command.env("LD_LIBRARY_PATH", self.folder()).env("CODEWORD_SIM_LAUNCHED", launched::record());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -116,7 +121,7 @@ impl Machine {
     /// [`Machine::run`], and the child has to pass with no finding of the driver. Skipped where there is none. Where
     /// `CODEWORD_TEST_REQUIRE` names `cuda`, `body` runs right here on the real device, if any machine will do.
     pub fn pass(&self, test: &str, body: impl FnOnce()) {
-        if is_required("cuda") && self.settings.is_empty() && self.folder == Folder::Full {
+        if self.is_real() {
             return body();
         }
         if !is_available() {
@@ -140,6 +145,16 @@ impl Machine {
         assert_eq!(output.status.code(), Some(99), "{test}: a finding makes the exit status 99\n{text}");
     }
 
+    /// Whether [`Machine::command`] can start programs here; says so where it cannot.
+    pub fn is_available(&self) -> bool {
+        self.is_real() || is_available()
+    }
+
+    /// A real device is asked for, and this machine is like any other.
+    fn is_real(&self) -> bool {
+        is_required("cuda") && self.settings.is_empty() && self.folder == Folder::Full
+    }
+
     fn folder(&self) -> PathBuf {
         let setting = |name: &str| {
             let name = format!("CODEWORD_SIM_{name}");
@@ -160,6 +175,11 @@ impl Machine {
     }
 }
 
+/// The command line tool. Cargo names it when a test starts; on a machine without cargo, what starts the test does.
+pub fn codeword() -> PathBuf {
+    std::env::var_os("CARGO_BIN_EXE_codeword").expect("set by cargo, 1.94 or later").into()
+}
+
 /// Standard output, then standard error.
 pub fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -169,6 +189,13 @@ pub fn text(output: &Output) -> String {
 fn root(checked: bool) -> &'static Path {
     static ROOTS: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
     ROOTS[usize::from(checked)].get_or_init(|| build::build(checked))
+}
+
+/// What the simulated driver is built in and leaves records in: `target/emulator`, above the folder of this program.
+/// Found when it runs, not when it is compiled: a program that was packed for another machine holds no path of this.
+fn built_in() -> PathBuf {
+    let program = std::env::current_exe().expect("a test knows its own file");
+    program.ancestors().nth(3).expect("target/PROFILE/deps/PROGRAM").join("emulator")
 }
 
 fn hash(parts: &[&[u8]]) -> String {

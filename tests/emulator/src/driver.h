@@ -40,6 +40,8 @@ uint64_t random_number();
 // --- report.cpp: findings go to stderr, each a line that starts with "simulated CUDA: "; any makes the exit status 99.
 __attribute__((format(printf, 1, 2))) void report(const char *format, ...);
 __attribute__((format(printf, 1, 2))) void trace(const char *format, ...);
+// A launch of this kernel ran to its end; appends its name to the file of CODEWORD_SIM_LAUNCHED, once.
+void record_launched(const std::string &kernel);
 std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // --- memory.cpp: the address space of the devices.

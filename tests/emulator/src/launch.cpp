@@ -245,7 +245,9 @@ Result run_launch(const Launch &launch) {
     block.current = nullptr;
     close_memory(launch.device);
     bool whole = check_redzones(launch.device, text("kernel %s", kernel.entry->name).c_str());
-    return result == SUCCESS && !whole ? ILLEGAL_ADDRESS : result;
+    if (result != SUCCESS || !whole) return result == SUCCESS ? ILLEGAL_ADDRESS : result;
+    record_launched(kernel.entry->name);
+    return SUCCESS;
 }
 
 } // namespace simulated
