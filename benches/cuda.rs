@@ -1,0 +1,137 @@
+//! How fast nearest codewords are found on a GPU, for vectors that lie there and labels that stay there.
+//!
+//! `cargo bench --bench cuda` runs the shapes below; `cargo bench --bench cuda -- SHAPE...` others, a shape being
+//! `NxDxK` or, for rows that begin further apart than they are long, `NxDxK:STRIDE`. Per shape and type one line of
+//! JSON: milliseconds (a call and the wait for it, by the host's clock; median, least, most), TFLOP/s (2 n d k
+//! operations), rows settled per tier. scripts/gpu-suite/results.py sets peers beside it, on the same numbers.
+//!
+//! CODEWORD_BENCH_SECONDS  of repeats per line (default 1)
+//! CODEWORD_BENCH_LABELS   folder for the labels, as SHAPE.TYPE.u32 (little-endian); none are kept without it
+
+use codeword::cuda::{Context, MatrixView, Workspace};
+use codeword::{AssignOptions, Codebook, Device, Element, bf16, f16};
+use rayon::prelude::*;
+use std::error::Error;
+use std::time::Instant;
+
+const SHAPES: [&str; 6] = [
+    "1000000x256x1024",
+    "1000000x256x16384",
+    "10000000x128x256",
+    "65536x4x8192",
+    // The first sub-vector of six, as a product quantizer sees it.
+    "1000000x16x256:96",
+    "100000x256x1024",
+];
+
+/// Rows that go through at once: enough to fill a device, and their working memory stays below 400 MB at d = 256.
+const BLOCK: usize = 1 << 17;
+
+struct Shape<'a> {
+    name: &'a str,
+    n: usize,
+    d: usize,
+    k: usize,
+    stride: usize,
+}
+
+impl<'a> Shape<'a> {
+    fn parse(name: &'a str) -> Option<Shape<'a>> {
+        let (sizes, stride) = match name.split_once(':') {
+            Some((sizes, stride)) => (sizes, Some(stride)),
+            None => (name, None),
+        };
+        let sizes: Vec<usize> = sizes.split('x').map(|size| size.parse().ok()).collect::<Option<_>>()?;
+        let [n, d, k] = sizes[..] else { return None };
+        let stride = stride.map_or(Some(d), |stride| stride.parse().ok())?;
+        Some(Shape { name, n, d, k, stride })
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let names = if names.is_empty() { SHAPES.map(String::from).to_vec() } else { names };
+    let device = match Device::cuda(0) {
+        Ok(device) => device,
+        Err(why) if std::env::var("CODEWORD_TEST_REQUIRE").is_ok_and(|names| names.contains("cuda")) => {
+            return Err(why.into());
+        }
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            return Ok(());
+        }
+    };
+    for name in &names {
+        let shape = Shape::parse(name).ok_or_else(|| format!("expected NxDxK or NxDxK:STRIDE, got {name}"))?;
+        measure(&device, &shape, "f32", |value| value)?;
+        measure(&device, &shape, "f16", f16::from_f32)?;
+        measure(&device, &shape, "bf16", bf16::from_f32)?;
+    }
+    Ok(())
+}
+
+fn measure<T>(device: &Device, shape: &Shape, dtype: &str, round: fn(f32) -> T) -> Result<(), Box<dyn Error>>
+where
+    T: Element + codeword::cuda::cudarc::driver::DeviceRepr,
+{
+    let &Shape { name, n, d, k, stride } = shape;
+    let context: &Context = match device {
+        Device::Cuda(context) => context,
+        _ => return Err("a device that is none".into()),
+    };
+    let stream = context.new_stream()?;
+    let codewords = numbers(2, k * d, round);
+    let start = Instant::now();
+    let codebook = Codebook::new(codeword::MatrixView::new(&codewords, k, d)?, device)?;
+    let prepare = start.elapsed().as_secs_f64();
+    let x = stream.clone_htod(&numbers(1, n * stride, round))?;
+    let x = MatrixView::with_stride(&x, n, d, stride)?;
+    let mut labels = stream.alloc_zeros::<u32>(n)?;
+    let mut sq_distances = stream.alloc_zeros::<f32>(n)?;
+    let mut workspace = Workspace::<T>::new(&codebook, &stream, n.clamp(1, BLOCK))?;
+    let mut run = |workspace: &mut Workspace<T>| -> Result<f64, Box<dyn Error>> {
+        let start = Instant::now();
+        workspace.assign(x, AssignOptions::default(), &mut labels, &mut sq_distances)?;
+        stream.synchronize()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+
+    run(&mut workspace)?;
+    let tiers = workspace.check()?;
+    let seconds = std::env::var("CODEWORD_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let mut times = vec![run(&mut workspace)?];
+    while times.len() < 1000 && (times.len() < 5 || times.iter().sum::<f64>() < seconds) {
+        times.push(run(&mut workspace)?);
+    }
+    workspace.check()?;
+    times.sort_by(f64::total_cmp);
+    let (least, median, most) = (times[0], times[times.len() / 2], times[times.len() - 1]);
+
+    if let Some(folder) = std::env::var_os("CODEWORD_BENCH_LABELS") {
+        let bytes: Vec<u8> = stream.clone_dtoh(&labels)?.into_iter().flat_map(u32::to_le_bytes).collect();
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.{dtype}.u32")), bytes)?;
+    }
+    let line = serde_json::json!({
+        "by": "codeword", "shape": name, "dtype": dtype,
+        "ms": median * 1e3, "min": least * 1e3, "max": most * 1e3, "repeats": times.len(),
+        "tflops": 2e-12 * n as f64 * d as f64 * k as f64 / median,
+        "prepare_ms": prepare * 1e3,
+        "tiers": {"first": tiers.first, "second": tiers.second, "f64": tiers.f64, "exact": tiers.exact},
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// Values of a fixed sequence, nearly Gaussian, of variance 4/3: sums of four 16-bit numbers, so that each is exact and
+/// PyTorch makes the same (results.py).
+fn numbers<T: Send>(seed: u64, len: usize, round: fn(f32) -> T) -> Vec<T> {
+    let value = |i: usize| {
+        let mut h = (i as u64).wrapping_add(seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        h ^= h >> 32;
+        h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        h ^= h >> 32;
+        let sum: i64 = (0..4).map(|lane| (h >> (16 * lane) & 0xffff) as i64).sum();
+        round((sum - 131_070) as f32 / 32_768.0)
+    };
+    (0..len).into_par_iter().map(value).collect()
+}
