@@ -66,16 +66,37 @@ kernels() {
     scripts/sass.sh
 }
 
-# The crate as the registry would hand it out: packed, unpacked elsewhere, built without the network.
+# The crate as the registry would hand it out: packed, unpacked elsewhere, built without the network and without nvcc.
+# What it builds holds every kernel.
 package() (
     local dirty=()
     [ -z "$(git status --porcelain)" ] || dirty=(--allow-dirty)
     cargo package --offline --no-verify "${dirty[@]}"
+    packed="$target/package/codeword-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1).crate"
+    size="$(stat -c %s "$packed" 2>/dev/null || stat -f %z "$packed")"
+    echo "package: $packed has $size bytes"
+    if [ "$size" -ge 10000000 ]; then
+        echo "package: it must stay below 10 MB, the registry's limit" >&2
+        exit 1
+    fi
     folder="$(mktemp -d)"
     trap 'rm -rf "$folder"' EXIT
-    tar -xzf "$target"/package/codeword-*.crate -C "$folder"
-    CARGO_TARGET_DIR="$target/packed" cargo build --offline --locked --manifest-path "$folder"/codeword-*/Cargo.toml
-    "$target/packed/debug/codeword" --version
+    tar -xzf "$packed" -C "$folder"
+    # An nvcc that fails in place of one that may be there: the shipped PTX alone has to do.
+    NVCC=false CARGO_TARGET_DIR="$target/packed" \
+        cargo build --offline --locked --manifest-path "$folder"/codeword-*/Cargo.toml
+    program="$target/packed/debug/codeword"
+    "$program" --version
+    # The first line of every PTX names the kernel and the hash of its sources.
+    for kernel in kernels/*.cu; do
+        stem="$(basename "$kernel" .cu)"
+        file="$(ls kernels/ptx/"${stem%_sm90a}".*.ptx | head -1)"
+        if ! grep -aqF "$(head -1 "$file")" "$program"; then
+            echo "package: the program does not hold $file" >&2
+            exit 1
+        fi
+    done
+    echo "package: the program holds all $(ls kernels/*.cu | wc -l) kernels"
 )
 
 # The README's main job; and the sample it works on is, byte for byte, what its program makes.

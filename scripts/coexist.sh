@@ -2,11 +2,11 @@
 # A program that uses codeword and candle-core with its feature `cuda` builds as one tree: both take the same cudarc,
 # whose features add up to a set that compiles, so values of its types pass from one to the other. Shows it by
 # `cargo check` of such a program. Not part of scripts/check.sh: it fetches candle from the registry and checks two
-# hundred packages.
+# hundred packages (a minute on two cores at the first run).
 #
 # candle-kernels wants an nvcc, and cargo check reads nothing of what that makes; so a stand-in serves, which writes
 # files without kernels, and neither a toolkit nor a GPU is needed. What this does not show: that candle's own kernels
-# compile, and that the program links (through candle cudarc links libcuda, libcublas, libcublasLt, libcurand, libnvrtc).
+# compile, and that the program links (candle makes cudarc link libcuda, libcublas, libcublasLt, libcurand, libnvrtc).
 #
 # NVCC  a real compiler to use instead of the stand-in
 set -euo pipefail
@@ -26,19 +26,18 @@ edition = "2024"
 [dependencies]
 codeword = { path = "$repository", default-features = false, features = ["cuda"] }
 candle-core = { version = "0.11", default-features = false, features = ["cuda"] }
-cudarc = { version = "0.19", default-features = false }
 TOML
 cat >"$tree/src/main.rs" <<'RUST'
 use candle_core::cuda_backend::cudarc::driver::CudaSlice as OfCandle;
-use cudarc::driver::CudaSlice;
+use codeword::cuda::MatrixView;
 
-/// Compiles only where both are one type.
-fn handed_over(slice: OfCandle<f32>) -> CudaSlice<f32> {
-    slice
+/// Vectors that candle holds on the device, as codeword takes them: compiles only where both mean the same type.
+fn view(vectors: &OfCandle<f32>, n: usize, d: usize) -> codeword::Result<MatrixView<'_, f32>> {
+    MatrixView::new(vectors, n, d)
 }
 
 fn main() {
-    let _ = handed_over;
+    let _ = view;
     println!("{} {}", codeword::Device::best(), candle_core::Device::new_cuda(0).is_ok());
 }
 RUST

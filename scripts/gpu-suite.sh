@@ -1,79 +1,53 @@
 #!/usr/bin/env bash
-# Packs the CUDA tests, the program and the sample into target/gpu-suite, for a machine with an NVIDIA driver and
-# without Rust. There: ./run.sh (what it runs: docs/gpu-results.md).
+# Packs the CUDA tests, the benches, the program and the sample into target/gpu-suite, for a machine with an NVIDIA
+# driver and without Rust. There: ./run.sh (what it runs: docs/gpu-results.md).
+#
+# What is packed holds no path of this machine: it is built with such paths replaced, in a folder of its own, and looked
+# through afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-suite=target/gpu-suite
+target="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
+suite="$target/gpu-suite"
 rm -rf "$suite"
-mkdir -p "$suite"
+mkdir -p "$suite/tests"
 
-# The name of a test program holds a hash; cargo tells it as `Executable tests/cuda.rs (path)`.
-program="$(cargo test --no-run --test cuda 2>&1 | tee /dev/stderr | sed -n 's/.*Executable tests\/cuda.rs (\(.*\))$/\1/p')"
-cargo build --release --bin codeword
-folder="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
-strip -o "$suite/tests-cuda" "$program"
-strip -o "$suite/codeword" "$folder/release/codeword"
-cp examples/sample/patches.npy examples/sample/codebook.npy "$suite/"
-git rev-parse HEAD >"$suite/commit"
+cargo_home="${CARGO_HOME:-$HOME/.cargo}"
+flags=("--remap-path-prefix=$(rustc --print sysroot)=rust" "--remap-path-prefix=$cargo_home=cargo" "--remap-path-prefix=$PWD=.")
+export CARGO_ENCODED_RUSTFLAGS
+CARGO_ENCODED_RUSTFLAGS="$(printf '%s\x1f' "${flags[@]}")"
+CARGO_ENCODED_RUSTFLAGS="${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}"
+# The host only starts kernels here: linking without LTO, or every test program would take as long as a release.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_STRIP=symbols
+# One target folder for all of it; cargo tells the programs as `Executable tests/cuda.rs (path)`.
+log="$target/gpu-suite.log"
+cargo test --release --target-dir "$target/gpu" --no-run --test 'cuda*' --bench cuda 2>&1 | tee "$log" >&2
+while read -r source program; do
+    case "$source" in
+        tests/*) cp "$program" "$suite/tests/$(basename "$source" .rs)" ;;
+        benches/*) cp "$program" "$suite/bench-cuda" ;;
+    esac
+done < <(sed -n 's/^ *Executable \([^ ]*\) (\(.*\))$/\1 \2/p' "$log")
+cp "$target/gpu/release/codeword" examples/sample/patches.npy examples/sample/codebook.npy \
+    scripts/gpu-suite/run.sh scripts/gpu-suite/results.py "$suite/"
+git describe --always --abbrev=40 --dirty >"$suite/commit"
 
-cat >"$suite/run.sh" <<'RUN'
-#!/usr/bin/env bash
-# Runs everything, whatever fails on the way, and ends with what failed.
-set -uo pipefail
-cd "$(dirname "$0")"
-failed=()
-step() {
-    echo
-    echo "== $1"
-    shift
-    "$@" || failed+=("$*")
-}
-same() {
-    local device
-    for device in cpu cuda; do
-        ./codeword encode patches.npy -c codebook.npy -o "codes-$device.npy" --distances "distances-$device.npy" \
-            --device "$device" --force || return
-        ./codeword decode "codes-$device.npy" -c codebook.npy -o "decoded-$device.npy" --device "$device" --force || return
-    done
-    cmp codes-cpu.npy codes-cuda.npy && cmp distances-cpu.npy distances-cuda.npy && cmp decoded-cpu.npy decoded-cuda.npy
-}
-large() {
-    python3 -c '
-import numpy
-r = numpy.random.default_rng(1)
-numpy.save("x.npy", r.standard_normal((1_000_000, 256), dtype=numpy.float32))
-numpy.save("e.npy", r.standard_normal((1024, 256), dtype=numpy.float32))' || return
-    local device
-    for device in cpu cuda cuda cuda; do
-        ./codeword encode x.npy -c e.npy -o "large-$device.npy" --device "$device" --force --json || return
-    done
-    cmp large-cpu.npy large-cuda.npy
-}
-
-echo "commit $(cat commit)"
-command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv
-step "the chain from library to kernels" ./codeword doctor
-export CODEWORD_TEST_REQUIRE=cuda
-step "tests on the device" ./tests-cuda --test-threads=1
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck initcheck synccheck; do
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 ./tests-cuda --test-threads=1 \
-            sizes_around_every_tile more_equidistant_codewords_than_a_block_can_list
-    done
-else
-    echo "skipped: no compute-sanitizer"
+for path in "$PWD" "$target" "$HOME" "$cargo_home" "$(rustc --print sysroot)"; do
+    # A home folder that is / would be found everywhere.
+    if [ ${#path} -gt 1 ] && grep -raFl -- "$path" "$suite"; then
+        echo "gpu-suite: the files above hold the path $path of this machine" >&2
+        exit 1
+    fi
+done
+for source in tests/cuda*.rs; do
+    [ -x "$suite/tests/$(basename "$source" .rs)" ] || {
+        echo "gpu-suite: $source is not packed" >&2
+        exit 1
+    }
+done
+size="$(du -s --apparent-size -B 1000000 "$suite" | cut -f1)"
+if [ "$size" -gt 60 ]; then
+    echo "gpu-suite: $size MB, more than 60" >&2
+    exit 1
 fi
-step "the sample, byte for byte as on the CPU" same
-if python3 -c 'import numpy' 2>/dev/null; then
-    step "1,000,000 x 256, k = 1024" large
-else
-    echo "skipped: no NumPy to make large data with"
-fi
-echo
-[ ${#failed[@]} -eq 0 ] && echo "gpu-suite: all passed" && exit
-printf 'gpu-suite: FAILED %s\n' "${failed[@]}"
-exit 1
-RUN
-chmod +x "$suite/run.sh"
-du -sh "$suite"
-echo "Copy $suite to the machine and start its run.sh."
+echo "gpu-suite: $suite: $(ls "$suite/tests" | wc -l) test programs, $size MB, no path of this machine inside."
+echo "Copy it to the machine and start its run.sh."
