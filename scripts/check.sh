@@ -88,15 +88,13 @@ package() (
     program="$target/packed/debug/codeword"
     "$program" --version
     # The first line of every PTX names the kernel and the hash of its sources.
-    for kernel in kernels/*.cu; do
-        stem="$(basename "$kernel" .cu)"
-        file="$(ls kernels/ptx/"${stem%_sm90a}".*.ptx | head -1)"
+    for file in kernels/ptx/*.ptx; do
         if ! grep -aqF "$(head -1 "$file")" "$program"; then
             echo "package: the program does not hold $file" >&2
             exit 1
         fi
     done
-    echo "package: the program holds all $(ls kernels/*.cu | wc -l) kernels"
+    echo "package: the program holds all $(ls kernels/ptx | wc -l) kernels"
 )
 
 # The README's main job; and the sample it works on is, byte for byte, what its program makes.
