@@ -7,6 +7,7 @@ mod simulated;
 
 use codeword::backend::cuda::ptx::KERNELS;
 use simulated::launched::Records;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -38,8 +39,12 @@ fn every_kernel_entry_point_is_run_by_a_test() {
                 missing.push(entry);
                 continue;
             };
-            let first = tests.first().expect("none is recorded without a test");
-            writeln!(list, "{entry}: {} tests, {first} for one", tests.len()).expect("a text takes it");
+            let mut programs = BTreeMap::<&str, usize>::new();
+            for test in tests {
+                *programs.entry(test.split("::").next().unwrap_or(test)).or_default() += 1;
+            }
+            let programs: Vec<String> = programs.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            writeln!(list, "{entry}: {} tests ({})", tests.len(), programs.join(", ")).expect("a text takes it");
         }
     }
     // Past the capture of the test harness: the list is there in every run.
