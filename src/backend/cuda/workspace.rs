@@ -102,21 +102,26 @@ impl<T: Element> Workspace<T> {
         &self.codebook
     }
 
-    /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and nothing
-    /// is allocated; what was counted since the last [`Workspace::check`] stays.
+    /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and
+    /// memory is taken only where it has another number of distinct codewords; what was counted since the last [`Workspace::check`] stays.
     ///
     /// # Errors
     /// - [`Error::Shape`] where it has other dimensions.
     /// - [`Error::DeviceMismatch`] where it lies elsewhere.
+    /// - [`Error::Cuda`] where the device has no memory left; the workspace goes on with the codebook before.
     pub fn set_codebook(&mut self, codebook: &Codebook) -> Result<()> {
         const OP: &str = "Workspace::set_codebook";
-        check_place(OP, "codebook", resident(OP, codebook)?.context.stream(), &self.queue.stream)?;
-        let d = self.codebook.d();
-        if codebook.d() != d {
-            let expected = format!("codewords of {d} dimensions, for which there is room");
-            return Err(Error::Shape { op: OP, expected, got: codebook.d().to_string() });
+        let (before, next) = (resident(OP, &self.codebook)?, resident(OP, codebook)?);
+        check_place(OP, "codebook", next.context.stream(), &self.queue.stream)?;
+        if before.d != next.d {
+            let expected = format!("codewords of {} dimensions, for which there is room", before.d);
+            return Err(Error::Shape { op: OP, expected, got: next.d.to_string() });
         }
-        if codebook.k() != self.codebook.k() {
+        if before.m != next.m {
+            self.queue.op = OP;
+            self.filter = Filter::new(&self.queue, FilterPlan::new(OP, next, self.block.capacity as usize)?)?;
+        }
+        if before.k != next.k {
             self.candidates = None;
         }
         self.release_codebook();
