@@ -114,7 +114,7 @@ impl Machine {
         }
         let program = std::env::current_exe().expect("a test knows its own file");
         let mut command = self.command(program);
-        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, test);
+        command.args(["--exact", test, "--nocapture", "--include-ignored", "--test-threads=1"]).env(CHILD, test);
         command.output().expect("the test can be started again")
     }
 
