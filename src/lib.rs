@@ -31,6 +31,7 @@
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
+//! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
 //! | a `.npy` or `.safetensors` file | its rows, block by block | [`io::npy`] |
 //!
 //! Elements are f32, [`struct@f16`] or [`struct@bf16`], vectors and codebook independently; the 16-bit types are taken as the
@@ -53,8 +54,8 @@
 //!
 //! # Features
 //!
-//! `cuda` (default): NVIDIA GPUs of compute capability 8.0 and later, looked for at run time; nothing is linked, and
-//! [`top_k`] is not there yet. `cli` (default): the command line tool. A library build without either: `default-features = false`.
+//! `cuda` (default): NVIDIA GPUs of compute capability 8.0 and later, looked for at run time; nothing is linked. `cli`
+//! (default): the command line tool. A library build without either: `default-features = false`.
 //!
 //! The environment variable `CODEWORD_ISA` forces one of the CPU's instruction sets ([`Isa`]); it changes speed, and
 //! no bit of an exact result. Only what is rounded by name, [`Precision::Fast`], may differ.
