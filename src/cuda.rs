@@ -14,7 +14,8 @@
 //! All of a process shares the primary context of a device, and so do [`crate::Device::cuda`], `CudaContext::new` and the
 //! CUDA runtime that PyTorch and CuPy use.
 
+pub use crate::backend::cuda::caller::{Memory, MemoryMut, Raw};
 pub use crate::backend::cuda::context::Context;
-pub use crate::backend::cuda::matrix::{MatrixView, Raw};
+pub use crate::backend::cuda::matrix::MatrixView;
 pub use crate::backend::cuda::workspace::Workspace;
 pub use cudarc;

@@ -268,7 +268,7 @@ fn a_codebook_that_changes_on_the_device_every_step_never_passes_through_the_hos
                 stream.memcpy_dtod(update, &mut codewords).unwrap();
                 // SAFETY: `codewords` lives on, and `stream` is where it is written.
                 let raw = unsafe { Raw::<f32>::new(codewords.device_ptr(&stream).0, k * d, &stream) };
-                let memory: &dyn DevicePtr<f32> = if i % 2 == 0 { &codewords } else { &raw };
+                let memory: &dyn cuda::Memory<f32> = if i % 2 == 0 { &codewords } else { &raw };
                 let view = cuda::MatrixView::new(memory, k, d).unwrap();
                 let codebook = Codebook::from_cuda(view, &context, &stream).unwrap();
                 let mut workspace = Workspace::<f32>::new(&codebook, &stream, n).unwrap();

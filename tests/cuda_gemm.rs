@@ -340,6 +340,20 @@ fn a_cublas_that_is_there_and_fails_is_an_error_and_so_is_one_that_was_demanded(
 }
 
 #[test]
+fn a_cublas_that_makes_no_handle_is_told_and_done_without() {
+    let machine = Machine::new().set("CUBLAS", "failing").set("CHECK", 0);
+    machine.pass("a_cublas_that_makes_no_handle_is_told_and_done_without", || {
+        let mut numbers = Numbers::new(62);
+        let (n, k, d) = (1024, 512, 128);
+        let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+        let got = assign(x.view(), &on(e.view()), AssignOptions::default()).unwrap();
+        let cpu = Codebook::new(e.view(), &Device::cpu()).unwrap();
+        let expected = assign(x.view(), &cpu, AssignOptions::default()).unwrap();
+        assert_same_labels("without cuBLAS", &got.labels, &expected.labels, 1);
+    });
+}
+
+#[test]
 fn a_design_that_does_not_exist_is_refused_by_name() {
     let machine = Machine::new().variable(DESIGN, "tensor");
     machine.pass("a_design_that_does_not_exist_is_refused_by_name", || {

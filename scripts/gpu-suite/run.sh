@@ -10,6 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")"
 seconds="${CODEWORD_SUITE_SECONDS:-540}"
 failed=()
+open=()
 
 # Where the driver library's loader does not look by itself: toolkits and pip wheels. Last, so that nothing else changes.
 libraries=()
@@ -97,6 +98,7 @@ sanitizer() {
     echo "== $tool"
     if ! command -v compute-sanitizer >/dev/null; then
         echo "skipped: no compute-sanitizer"
+        open+=("$tool: there is no compute-sanitizer")
         return
     fi
     each=$((seconds / 4))
@@ -105,6 +107,7 @@ sanitizer() {
             left=$((deadline - SECONDS))
             if [ "$left" -le 0 ]; then
                 echo "$tool: not started: $program $test"
+                open+=("$tool: not started: $program $test")
                 continue
             fi
             status=0
@@ -112,7 +115,10 @@ sanitizer() {
                 --error-exitcode 9 "$program" --exact "$test" --test-threads=1 >"$tool.log" 2>&1 || status=$?
             case "$status" in
                 0) echo "$tool: clean: $program $test" ;;
-                124) echo "$tool: not finished: $program $test" ;;
+                124)
+                    echo "$tool: not finished: $program $test"
+                    open+=("$tool: not finished: $program $test")
+                    ;;
                 *)
                     echo "$tool: FOUND, exit status $status: $program $test"
                     tail -40 "$tool.log"
@@ -155,6 +161,7 @@ for part in "${parts[@]}"; do
     esac
 done
 echo
-[ ${#failed[@]} -eq 0 ] && echo "gpu-suite: nothing failed" && exit
+[ ${#open[@]} -eq 0 ] || printf 'gpu-suite: NOT DONE %s\n' "${open[@]}"
+[ ${#failed[@]} -eq 0 ] && echo "gpu-suite: nothing failed; ${#open[@]} parts not done" && exit
 printf 'gpu-suite: FAILED %s\n' "${failed[@]}"
 exit 1

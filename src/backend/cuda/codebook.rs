@@ -1,8 +1,9 @@
 //! A codebook in device memory, prepared there: both backends score the same packed numbers and trust the same bounds.
 
+use super::caller::{check_place, check_stream};
 use super::context::Context;
 use super::lane::Kept;
-use super::matrix::{MatrixView, check_place};
+use super::matrix::MatrixView;
 use super::memory::Buffer;
 use super::prepare::Work;
 use super::queue::{Queue, refused};
@@ -87,7 +88,8 @@ impl DeviceCodebook {
         // The stream on which the memory goes again, as that of every codebook.
         let queue = Queue { op, context: context.clone(), stream: context.stream().clone() };
         check_place(op, "a stream", stream, &queue.stream)?;
-        let (x, _used) = codewords.read(op, &queue.stream)?;
+        check_stream(op, stream)?;
+        let (x, _used) = codewords.read(op, "codewords", &queue.stream)?;
         queue.stream.join(stream).map_err(|error| refused(op, "waiting for the stream of the codewords", error))?;
         let (k, d) = sizes(op, codewords.rows(), codewords.cols())?;
         let copy = queue.alloc(codewords.rows() * codewords.cols())?;

@@ -1,6 +1,7 @@
 //! One device: its driver context, a stream for what lives as long as a codebook, and the kernels, each loaded when it
 //! is first used.
 
+use super::gemm;
 use super::ptx;
 use super::queue::{name_of, refused};
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError};
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A CUDA device that is ready for work. Cloning is free; all clones share the kernels.
 #[derive(Clone)]
@@ -25,6 +26,7 @@ struct Inner {
     driver: i32,
     multiprocessors: u32,
     loaded: Mutex<Loaded>,
+    cublas_works: OnceLock<bool>,
 }
 
 #[derive(Default)]
@@ -45,6 +47,7 @@ impl Context {
                 driver,
                 multiprocessors: u32::try_from(multiprocessors).unwrap_or(1).max(1),
                 loaded: Mutex::default(),
+                cublas_works: OnceLock::new(),
                 cuda,
             })
         })();
@@ -82,6 +85,17 @@ impl Context {
         let (free, total) =
             self.inner.cuda.mem_get_info().map_err(|error| refused(op, "a look at its free memory", error))?;
         Ok((free.min(self.max_memory), total))
+    }
+
+    /// Whether cuBLAS, which was found, makes a handle on this device. Tried once; where not, that is logged.
+    pub(super) fn cublas_works(&self) -> bool {
+        *self.inner.cublas_works.get_or_init(|| match gemm::try_handle(&self.inner.cuda) {
+            Ok(()) => true,
+            Err(why) => {
+                log::warn!("cuBLAS does not work on cuda:{} ({why}): the built-in kernel serves", self.ordinal());
+                false
+            }
+        })
     }
 
     /// The stream of what outlives one call.

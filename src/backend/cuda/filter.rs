@@ -5,6 +5,7 @@ use super::assign::{SCORE_BLOCKS, assign, parts_len};
 use super::assign_tile::assign_tile;
 use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::context::Context;
 use super::cublas;
 use super::gemm::{Gemm, Tile};
 use super::memory::{Buffer, Out};
@@ -64,13 +65,14 @@ impl Design {
         }
     }
 
-    /// The design of a call.
-    fn of_call(op: &'static str, n: usize, m: u32, d: u32) -> Result<Design> {
+    /// The design of a call. Where cuBLAS is missing or does not work, which is logged, our own kernel serves, unless it
+    /// is demanded.
+    fn of_call(op: &'static str, context: &Context, n: usize, m: u32, d: u32) -> Result<Design> {
         match (Design::forced(op)?, Design::best(n, m, d)) {
             (Some(Design::Simt), _) | (None, Design::Simt) => Ok(Design::Simt),
             (forced, _) => match (cublas::library(), forced) {
+                (Ok(_), None) if !context.cublas_works() => Ok(Design::Simt),
                 (Ok(_), _) => Ok(Design::Cublas),
-                // Logged by the look-up.
                 (Err(_), None) => Ok(Design::Simt),
                 (Err(missing), Some(_)) => Err(Error::Cuda {
                     op,
@@ -98,7 +100,7 @@ impl FilterPlan {
     /// - [`Error::InvalidParameter`] where `CODEWORD_CUDA_GEMM` names no design.
     /// - [`Error::Cuda`] where it demands cuBLAS and there is none.
     pub fn new(op: &'static str, codebook: &DeviceCodebook, n: usize) -> Result<FilterPlan> {
-        Ok(match Design::of_call(op, n, codebook.m, codebook.d)? {
+        Ok(match Design::of_call(op, &codebook.context, n, codebook.m, codebook.d)? {
             // Two lanes on a small card: tile and workspace are an eighth of it each at most.
             Design::Cublas => FilterPlan::cublas(n, codebook.m, codebook.context.memory(op)?.0 / 16),
             Design::Simt => {
@@ -156,6 +158,21 @@ impl Filter {
             }
             FilterPlan::Simt { parts } => Ok(Filter::Simt { parts: queue.alloc(parts)? }),
         }
+    }
+
+    /// Fits it to another plan. A handle of cuBLAS stays: to destroy one may wait for the device.
+    pub fn refit(&mut self, queue: &Queue, plan: FilterPlan) -> Result<()> {
+        match (&mut *self, plan) {
+            (Filter::Cublas { tile, rows, state, .. }, FilterPlan::Cublas { rows: new_rows, cols, .. }) => {
+                let cross = queue.alloc(new_rows as usize * cols as usize)?;
+                *state = queue.alloc(4 * new_rows as usize)?;
+                *tile = Tile { cross, stride: cols, first_row: 0, rows: 0, first_col: 0, cols: 0 };
+                *rows = new_rows;
+            }
+            (Filter::Simt { parts }, FilterPlan::Simt { parts: len }) => *parts = queue.alloc(len)?,
+            _ => *self = Filter::new(queue, plan)?,
+        }
+        Ok(())
     }
 
     /// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to the block's

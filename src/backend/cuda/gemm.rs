@@ -124,6 +124,17 @@ pub(super) struct Tile {
     pub cols: u32,
 }
 
+/// Makes a handle and destroys it. cuBLAS was found before.
+///
+/// # Errors
+/// - What cuBLAS or the driver said.
+pub(super) fn try_handle(cuda: &CudaContext) -> std::result::Result<(), String> {
+    cuda.bind_to_thread().map_err(super::queue::name_of)?;
+    let handle = result::create_handle().map_err(|CublasError(status)| format!("{status:?}"))?;
+    // SAFETY: the handle was created above and is destroyed here only.
+    unsafe { result::destroy_handle(handle) }.map_err(|CublasError(status)| format!("{status:?}"))
+}
+
 fn bind(op: &'static str, cuda: &CudaContext) -> Result<()> {
     cuda.bind_to_thread().map_err(|error: DriverError| super::queue::refused(op, "its context", error))
 }

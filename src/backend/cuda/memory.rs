@@ -3,6 +3,7 @@
 //! A launch takes addresses and knows nothing of events. Buffers belong to one stream and need none; memory of a caller
 //! is waited for once, where it comes in, and its use recorded once, when the call has queued its work.
 
+use crate::matrix::Element;
 use cudarc::driver::sys::CUdeviceptr;
 use cudarc::driver::{CudaSlice, DevicePtr, LaunchArgs, PushKernelArg};
 use std::marker::PhantomData;
@@ -47,10 +48,10 @@ impl<'a, T> In<'a, T> {
     }
 }
 
-impl<'a> In<'a, f32> {
+impl<'a, T: Element> In<'a, T> {
     /// The same memory, byte by byte.
     pub fn as_bytes(self) -> In<'a, u8> {
-        In { address: self.address, len: self.len * size_of::<f32>(), memory: PhantomData }
+        In { address: self.address, len: self.len * size_of::<T>(), memory: PhantomData }
     }
 }
 

@@ -19,6 +19,8 @@ mod assign_tile;
 #[cfg(feature = "cuda")]
 mod block;
 #[cfg(feature = "cuda")]
+pub mod caller;
+#[cfg(feature = "cuda")]
 pub(crate) mod codebook;
 #[cfg(feature = "cuda")]
 pub mod context;

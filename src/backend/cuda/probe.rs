@@ -140,7 +140,7 @@ mod driver {
     const LIBRARIES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
 
     /// What this module calls, and what every later use of a device needs.
-    const SYMBOLS: [&str; 22] = [
+    const SYMBOLS: [&str; 36] = [
         "cuInit",
         "cuDriverGetVersion",
         "cuGetErrorName",
@@ -163,6 +163,20 @@ mod driver {
         "cuStreamSynchronize",
         "cuEventCreate",
         "cuEventRecord",
+        "cuCtxSynchronize",
+        "cuDevicePrimaryCtxRelease_v2",
+        "cuEventDestroy_v2",
+        "cuEventSynchronize",
+        "cuMemAllocAsync",
+        "cuMemFreeAsync",
+        "cuMemFreeHost",
+        "cuMemGetInfo_v2",
+        "cuMemHostAlloc",
+        "cuMemsetD8Async",
+        "cuMemcpyDtoDAsync_v2",
+        "cuModuleUnload",
+        "cuStreamDestroy_v2",
+        "cuStreamWaitEvent",
     ];
 
     pub fn open_library() -> Outcome<Library> {

@@ -12,6 +12,8 @@ use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// What lies between the filter pass and the result: every codeword may turn out to be a candidate.
 pub(super) struct Candidates {
+    /// The capacity.
+    pub rows: u32,
     /// `[capacity, k]`.
     pub scores: Buffer<f32>,
     /// `[capacity, k]`.
@@ -23,7 +25,12 @@ pub(super) struct Candidates {
 impl Candidates {
     pub fn new(queue: &Queue, codebook: &DeviceCodebook, capacity: u32) -> Result<Candidates> {
         let len = capacity as usize * codebook.k as usize;
-        Ok(Candidates { scores: queue.alloc(len)?, labels: queue.alloc(len)?, values: queue.alloc(len)? })
+        Ok(Candidates {
+            rows: capacity,
+            scores: queue.alloc(len)?,
+            labels: queue.alloc(len)?,
+            values: queue.alloc(len)?,
+        })
     }
 
     /// Bytes that one row takes.

@@ -1,11 +1,11 @@
 //! The operations for vectors that lie on the device and results that stay there.
 
 use super::block::{BadValue, Block, Status};
+use super::caller::{Memory, MemoryMut, check_place, check_stream, read, write};
 use super::codebook::DeviceCodebook;
 use super::filter::{Filter, FilterPlan};
 use super::gather::gather;
-use super::matrix::{MatrixView, check_alignment, check_place};
-use super::memory::{In, Out};
+use super::matrix::MatrixView;
 use super::metrics::Sums;
 use super::queue::{Pinned, Queue};
 use super::rows::Packing;
@@ -15,7 +15,7 @@ use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
 use crate::matrix::Element;
 use crate::metrics::{Metrics, MetricsSum};
-use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
+use cudarc::driver::CudaStream;
 use std::sync::Arc;
 
 /// Device memory for what [`Workspace::top_k`] needs between its kernels.
@@ -28,8 +28,9 @@ const CANDIDATE_BYTES: usize = 64 << 20;
 /// device. What the work found, rows that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels
 /// are loaded when they are used first, and the driver may wait for the device then.
 ///
-/// Memory of `cudarc` that is in use on other streams is waited for on the device. Results are in place for work that
-/// is queued later on the same stream, or on any other through memory of `cudarc`.
+/// Memory that is in use on other streams is waited for on the device, and results are in place for work that is queued
+/// later on the same stream, or on any other through memory of `cudarc`. `cudarc` remembers the last reader of a slice:
+/// one that several streams read at a time has to be kept, and not written, until all are through.
 ///
 /// ```no_run
 /// use codeword::cuda::{MatrixView, Workspace};
@@ -62,6 +63,8 @@ pub struct Workspace<T> {
     on_host: Pinned<u64>,
     /// Rows that got labels since the last check.
     rows: u64,
+    /// What the last check found beside its error.
+    bad_code: Option<(u64, u32)>,
     codebook: Codebook,
     elements: std::marker::PhantomData<T>,
 }
@@ -72,12 +75,13 @@ impl<T: Element> Workspace<T> {
     ///
     /// # Errors
     /// - [`Error::DeviceMismatch`] where the codebook lies elsewhere.
-    /// - [`Error::InvalidParameter`] where `rows` is 0 or 2^32 or more.
+    /// - [`Error::InvalidParameter`] where `rows` is 0 or 2^32 or more, or `stream` is the default stream per thread.
     /// - [`Error::Cuda`] where the device has no memory left for it.
     pub fn new(codebook: &Codebook, stream: &Arc<CudaStream>, rows: usize) -> Result<Self> {
         const OP: &str = "Workspace::new";
         let resident = resident(OP, codebook)?;
         check_place(OP, "codebook", resident.context.stream(), stream)?;
+        check_stream(OP, stream)?;
         let capacity = u32::try_from(rows).ok().filter(|&rows| rows > 0).ok_or_else(|| Error::InvalidParameter {
             op: OP,
             name: "rows",
@@ -91,6 +95,7 @@ impl<T: Element> Workspace<T> {
             filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?)?,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,
+            bad_code: None,
             codebook: codebook.clone(),
             queue,
             elements: std::marker::PhantomData,
@@ -119,12 +124,15 @@ impl<T: Element> Workspace<T> {
         }
         if before.m != next.m {
             self.queue.op = OP;
-            self.filter = Filter::new(&self.queue, FilterPlan::new(OP, next, self.block.capacity as usize)?)?;
+            let plan = FilterPlan::new(OP, next, self.block.capacity as usize)?;
+            self.filter.refit(&self.queue, plan)?;
         }
         if before.k != next.k {
             self.candidates = None;
         }
+        let context = next.context.clone();
         self.release_codebook();
+        self.queue.context = context;
         self.codebook = codebook.clone();
         Ok(())
     }
@@ -148,8 +156,8 @@ impl<T: Element> Workspace<T> {
         &mut self,
         x: MatrixView<'_, T>,
         options: AssignOptions,
-        labels: &mut dyn DevicePtrMut<u32>,
-        sq_distances: &mut dyn DevicePtrMut<f32>,
+        labels: &mut dyn MemoryMut<u32>,
+        sq_distances: &mut dyn MemoryMut<f32>,
     ) -> Result<()> {
         const OP: &str = "assign";
         check_columns(OP, x.cols(), &self.codebook)?;
@@ -158,7 +166,7 @@ impl<T: Element> Workspace<T> {
         let Workspace { block, filter, queue, codebook, .. } = self;
         queue.op = OP;
         let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
-        let (x, _x) = x.read(OP, &stream)?;
+        let (x, _x) = x.read(OP, "vectors", &stream)?;
         let (mut labels, _labels) = write(OP, "labels", labels, &stream)?;
         let (mut sq_distances, _sq_distances) = write(OP, "distances", sq_distances, &stream)?;
         for start in (0..x.n).step_by(block.capacity as usize) {
@@ -173,7 +181,8 @@ impl<T: Element> Workspace<T> {
 
     /// The `r` nearest codewords of every row of `x`, nearest first, into `[n, r]` labels and distances:
     /// [`crate::top_k`] on the device, with the same bits. The first call takes 16 k bytes more for each row of a block,
-    /// of which there are so many that this stays below 64 MiB.
+    /// of which there are so many that this stays below 64 MiB
+    /// and half of what is free.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where `r` is 0 or above k.
@@ -183,8 +192,8 @@ impl<T: Element> Workspace<T> {
         x: MatrixView<'_, T>,
         r: usize,
         options: AssignOptions,
-        labels: &mut dyn DevicePtrMut<u32>,
-        sq_distances: &mut dyn DevicePtrMut<f32>,
+        labels: &mut dyn MemoryMut<u32>,
+        sq_distances: &mut dyn MemoryMut<f32>,
     ) -> Result<()> {
         const OP: &str = "top_k";
         check_columns(OP, x.cols(), &self.codebook)?;
@@ -195,13 +204,17 @@ impl<T: Element> Workspace<T> {
         let Workspace { block, queue, codebook, candidates, .. } = self;
         queue.op = OP;
         let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
-        let rows_each = (CANDIDATE_BYTES / Candidates::bytes_per_row(codebook)).clamp(1, block.capacity as usize);
         let candidates = match candidates {
             Some(candidates) => candidates,
-            // At most the block's capacity.
-            None => candidates.insert(Candidates::new(queue, codebook, rows_each as u32)?),
+            None => {
+                let bytes = CANDIDATE_BYTES.min(codebook.context.memory(OP)?.0 / 2);
+                let rows = (bytes / Candidates::bytes_per_row(codebook)).clamp(1, block.capacity as usize);
+                // At most the block's capacity.
+                candidates.insert(Candidates::new(queue, codebook, rows as u32)?)
+            }
         };
-        let (x, _x) = x.read(OP, &stream)?;
+        let rows_each = candidates.rows as usize;
+        let (x, _x) = x.read(OP, "vectors", &stream)?;
         let (mut labels, _labels) = write(OP, "labels", labels, &stream)?;
         let (mut sq_distances, _sq_distances) = write(OP, "distances", sq_distances, &stream)?;
         for start in (0..x.n).step_by(rows_each) {
@@ -224,7 +237,7 @@ impl<T: Element> Workspace<T> {
         &mut self,
         x: MatrixView<'_, T>,
         precision: Precision,
-        out: &mut dyn DevicePtrMut<f32>,
+        out: &mut dyn MemoryMut<f32>,
     ) -> Result<()> {
         const OP: &str = "pairwise_sq_l2";
         check_columns(OP, x.cols(), &self.codebook)?;
@@ -234,7 +247,7 @@ impl<T: Element> Workspace<T> {
         let Workspace { block, queue, codebook, .. } = self;
         queue.op = OP;
         let (codebook, stream) = (resident(OP, codebook)?, queue.stream.clone());
-        let (x, _x) = x.read(OP, &stream)?;
+        let (x, _x) = x.read(OP, "vectors", &stream)?;
         let (mut out, _out) = write(OP, "distances", out, &stream)?;
         for start in (0..x.n).step_by(block.capacity as usize) {
             let rows = x.block(start..x.n.min(start + block.capacity as usize));
@@ -250,7 +263,7 @@ impl<T: Element> Workspace<T> {
     /// - [`Error::Shape`] where `out` has not n d values, or there are 2^32 codes or more.
     /// - [`Error::DeviceMismatch`] where memory lies on another device.
     /// - [`Error::Cuda`] where the driver refuses.
-    pub fn decode(&mut self, codes: &dyn DevicePtr<u32>, out: &mut dyn DevicePtrMut<f32>) -> Result<()> {
+    pub fn decode(&mut self, codes: &dyn Memory<u32>, out: &mut dyn MemoryMut<f32>) -> Result<()> {
         const OP: &str = "decode";
         let (n, d) = (codes.len(), self.codebook.d());
         check_len(OP, "values", n.saturating_mul(d), out.len())?;
@@ -275,14 +288,14 @@ impl<T: Element> Workspace<T> {
     /// - [`Error::CodeOutOfRange`] naming the first label that is neither below k nor [`crate::SENTINEL`].
     /// - [`Error::DeviceMismatch`] where memory lies on another device.
     /// - [`Error::Cuda`] where the driver refuses.
-    pub fn metrics(&mut self, x: MatrixView<'_, T>, labels: &dyn DevicePtr<u32>) -> Result<Metrics> {
+    pub fn metrics(&mut self, x: MatrixView<'_, T>, labels: &dyn Memory<u32>) -> Result<Metrics> {
         const OP: &str = "metrics";
         check_columns(OP, x.cols(), &self.codebook)?;
         check_len(OP, "labels", x.rows(), labels.len())?;
         let Workspace { queue, codebook, .. } = self;
         queue.op = OP;
         let (resident, stream) = (resident(OP, codebook)?, queue.stream.clone());
-        let (x, _x) = x.read(OP, &stream)?;
+        let (x, _x) = x.read(OP, "vectors", &stream)?;
         let (labels, _labels) = read(OP, "labels", labels, &stream)?;
         let sums = Sums::of(queue, resident, &x, &labels)?;
         Ok(MetricsSum::of_blocks(codebook, x.n as u64, sums.histogram, &sums.blocks).finish())
@@ -294,7 +307,8 @@ impl<T: Element> Workspace<T> {
     /// # Errors
     /// - [`Error::NonFinite`] naming the first row of its call that holds a NaN or an infinity; of several calls since
     ///   the last check, the lowest such row.
-    /// - [`Error::CodeOutOfRange`] naming likewise the first code that names no codeword.
+    /// - [`Error::CodeOutOfRange`] naming likewise the first code that names no codeword. Where both happened, the check
+    ///   after the first.
     /// - [`Error::Cuda`] where the device failed.
     pub fn check(&mut self) -> Result<AssignStats> {
         const OP: &str = "check";
@@ -305,11 +319,14 @@ impl<T: Element> Workspace<T> {
         queue.synchronize()?;
         let status = Status::of_words(on_host.as_slice()?);
         let rows = std::mem::take(&mut self.rows);
+        let bad_code = self.bad_code.take().or(status.bad_code);
         if let Some(BadValue { row, col, got }) = status.bad_value {
             let way_out = "remove the vector, or ask for sentinel codes";
+            // One error at a time: the next check tells the other.
+            self.bad_code = bad_code;
             return Err(Error::NonFinite { op: OP, what: "vector", row: row as usize, col, got, way_out });
         }
-        if let Some((position, code)) = status.bad_code {
+        if let Some((position, code)) = bad_code {
             return Err(Error::CodeOutOfRange { op: OP, position: position as usize, code, k: self.codebook.k() });
         }
         Ok(status.stats(rows))
@@ -319,8 +336,12 @@ impl<T: Element> Workspace<T> {
 impl<T> Workspace<T> {
     /// The codebook may be freed on its own stream after this: not before the kernels queued here have read it.
     fn release_codebook(&self) {
-        // The wait is the device's. There is nobody to hand an error to; a device that refuses an event is lost anyway.
-        let _ = self.queue.context.stream().join(&self.queue.stream);
+        let Placed::Cuda(resident) = self.codebook.placed() else { return };
+        let stream = &self.queue.stream;
+        // Without an event, for want of memory say, the host has to wait. If that fails too, the device is lost.
+        if resident.context.stream().join(stream).is_err() {
+            let _ = stream.synchronize();
+        }
     }
 }
 
@@ -341,33 +362,4 @@ fn resident<'a>(op: &'static str, codebook: &'a Codebook) -> Result<&'a DeviceCo
             got: codebook.device().to_string(),
         }),
     }
-}
-
-/// Memory of the caller for launches on `stream` to read; see [`MatrixView::read`].
-fn read<'a, T>(
-    op: &'static str,
-    what: &'static str,
-    values: &'a dyn DevicePtr<T>,
-    stream: &'a CudaStream,
-) -> Result<(In<'a, T>, SyncOnDrop<'a>)> {
-    check_place(op, what, values.stream(), stream)?;
-    let (address, used) = values.device_ptr(stream);
-    check_alignment::<T>(op, what, address)?;
-    // SAFETY: `values` says so; `stream` and `used` order the launches with others.
-    Ok((unsafe { In::new(address, values.len()) }, used))
-}
-
-/// Memory of the caller for launches on `stream` to write.
-fn write<'a, T>(
-    op: &'static str,
-    what: &'static str,
-    values: &'a mut dyn DevicePtrMut<T>,
-    stream: &'a CudaStream,
-) -> Result<(Out<'a, T>, SyncOnDrop<'a>)> {
-    check_place(op, what, values.stream(), stream)?;
-    let len = values.len();
-    let (address, used) = values.device_ptr_mut(stream);
-    check_alignment::<T>(op, what, address)?;
-    // SAFETY: `values` says so, and is borrowed alone; `stream` and `used` order the launches with others.
-    Ok((unsafe { Out::new(address, len) }, used))
 }
