@@ -19,3 +19,4 @@
 #include "simulated/atomics.h"
 #include "simulated/arithmetic.h"
 #include "simulated/halves.h"
+#include "simulated/tensor.h"

@@ -5,6 +5,13 @@
 
 namespace simulated {
 
+// An asynchronous copy that its thread has not waited for.
+struct AsyncCopy {
+    void *to;
+    const void *from;
+    unsigned bytes, group;
+};
+
 struct Thread {
     void *stack;
     uint3 index;
@@ -15,6 +22,8 @@ struct Thread {
     unsigned mask;             // of a warp operation
     int lane_argument, width;
     unsigned long long value;  // of a warp operation, then its result
+    std::vector<AsyncCopy> copies;
+    unsigned groups;           // of copies, committed
 };
 
 struct Block {

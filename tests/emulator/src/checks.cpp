@@ -97,6 +97,8 @@ static inline void check(const volatile void *pointer, unsigned size, AccessKind
     else check_other(address, size, kind);
 }
 
+void check_access(const volatile void *pointer, unsigned size, AccessKind kind) { check(pointer, size, kind); }
+
 } // namespace simulated
 
 using namespace simulated;

@@ -7,6 +7,8 @@
 namespace simulated {
 
 void meet(int kind, unsigned taking_part, Thread *of, unsigned lanes);
+// tensor.cpp: a meeting of all lanes of a warp whose values are addresses of what each brings.
+void meet_at_tensor_core(int kind, Thread *of);
 
 struct Range { uintptr_t begin, end; };
 // `shared` is the shared memory of the launch and lies in `all_shared`; `own` is the code and data of the kernel's library.
@@ -21,6 +23,11 @@ void begin_shared_block();
 extern uintptr_t shared_low, shared_high;
 inline bool is_shared(uintptr_t address) { return address - shared_low < shared_high - shared_low; }
 void check_shared(uintptr_t address, unsigned size, AccessKind kind);
+
+// Bytes that an asynchronous copy is about to write: unwritten until it is waited for.
+void forget_shared(uintptr_t address, unsigned size);
+// The checks of one access, for what the driver itself does in place of the thread that runs.
+void check_access(const volatile void *pointer, unsigned size, AccessKind kind);
 
 // Accesses of this launch to device memory that race with each other.
 void begin_race_checks();

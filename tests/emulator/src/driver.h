@@ -31,6 +31,8 @@ struct Settings {
     uint64_t seed;
     long fail_alloc;
     bool pools, guard_low, strict, leaks;
+    // Fractional bits that tensor cores keep fewer than their model says.
+    int tensor_bits_lost;
 };
 const Settings &settings();
 // Whether this is the allocation that has to fail. Counts device, pinned and library workspace allocations from 1.

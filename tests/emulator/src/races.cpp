@@ -39,7 +39,7 @@ struct SharedCell {
     unsigned write_epoch, write_meetings, read_epoch, read_meetings, known_since;
     unsigned short writer, reader;
     unsigned char write_bytes, read_bytes, known_bytes;
-    bool atomic, many_readers, many_warps;
+    bool atomic, many_readers, many_warps, on_its_way;
 };
 
 static std::vector<Range> shared;
@@ -97,10 +97,12 @@ static void check_cell(SharedCell &cell, uintptr_t address, unsigned bytes, Acce
     if (cell.known_since != block_start) {
         cell.known_since = block_start;
         cell.known_bytes = 0;
+        cell.on_its_way = false;
     }
     if (kind != WRITE && (cell.known_bytes & bytes) != bytes) {
         if (may_report(UNWRITTEN_SHARED)) {
-            report("%s %s shared memory at byte %zu, which nothing in the block has written", here().c_str(), verb(kind), (size_t)(address - low));
+            report("%s %s shared memory at byte %zu, %s", here().c_str(), verb(kind), (size_t)(address - low),
+                   cell.on_its_way ? "which an asynchronous copy writes that was not waited for" : "which nothing in the block has written");
         }
         cell.known_bytes |= bytes;
     }
@@ -113,6 +115,15 @@ static void check_cell(SharedCell &cell, uintptr_t address, unsigned bytes, Acce
         cell.write_bytes = (unsigned char)bytes;
         cell.write_meetings = block.meetings[me / 32];
         cell.atomic = kind == ATOMIC;
+        cell.on_its_way = false;
+    }
+}
+
+void forget_shared(uintptr_t address, unsigned size) {
+    for (uintptr_t at = address; at < address + size; at += 4) {
+        SharedCell &cell = cells[(at - low) / 4];
+        cell.known_bytes = 0;
+        cell.on_its_way = true;
     }
 }
 

@@ -1,6 +1,7 @@
 #include "driver.h"
 
 #include <cstdlib>
+#include <cstring>
 
 namespace simulated {
 
@@ -21,6 +22,8 @@ const Settings &settings() {
         s.pools = number("CODEWORD_SIM_POOLS", 1) != 0;
         s.guard_low = number("CODEWORD_SIM_GUARD_LOW", 0) != 0;
         s.strict = number("CODEWORD_SIM_STRICT", 1) != 0;
+        const char *tensor = getenv("CODEWORD_SIM_TENSOR");
+        s.tensor_bits_lost = !tensor ? 0 : !strcmp(tensor, "hostile") ? 1 : !strcmp(tensor, "coarse") ? 11 : 0;
         s.leaks = number("CODEWORD_SIM_LEAKS", 1) != 0;
         return s;
     }();

@@ -31,6 +31,14 @@ static unsigned long long reduce(int kind, unsigned long long a, unsigned long l
 }
 
 void meet(int kind, unsigned taking_part, Thread *of, unsigned lanes) {
+    if (kind >= SIMULATED_MMA_F16) {
+        if (taking_part != 0xffffffffu) {
+            report("%s: an operation of the whole warp in line %d has the lanes %08x", here().c_str(), block.current->line, taking_part);
+            fail_launch(LAUNCH_FAILED);
+        }
+        meet_at_tensor_core(kind, of);
+        return;
+    }
     unsigned long long values[32] = {}, all = 0;
     bool started = false, same = true;
     unsigned votes = 0, first_lane = 0;

@@ -2,6 +2,8 @@
 #pragma once
 
 #define __CUDACC__ 1
+// No inline PTX here: kernels/ptx.cuh asks for it.
+#define SIMULATED_CUDA 1
 #define __CUDA_ARCH__ 800
 #define __host__
 #define __device__
