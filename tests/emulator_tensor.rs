@@ -103,12 +103,9 @@ fn each_element_of_tf32_is_where_the_manual_says_and_its_low_bits_are_ignored() 
             let (row, t) = (one / 8, one % 8);
             for lane in 0..32 {
                 let (group, in_group) = (lane / 4, lane % 4);
-                for (i, k) in [
-                    (group, in_group),
-                    (group + 8, in_group),
-                    (group, in_group + 4),
-                    (group + 8, in_group + 4),
-                ] {
+                for (i, k) in
+                    [(group, in_group), (group + 8, in_group), (group, in_group + 4), (group + 8, in_group + 4)]
+                {
                     let value = if (i, k) == (row, t) { 1.5f32 } else { 0.0 };
                     a.push(value.to_bits() | if value == 0.0 { 0 } else { 0x1fff });
                 }
@@ -138,10 +135,8 @@ fn matrices_are_loaded_row_by_row_from_the_addresses_of_the_lanes() {
             let (mut out, mut trans) =
                 (stream.alloc_zeros::<u32>(128).unwrap(), stream.alloc_zeros::<u32>(128).unwrap());
             // SAFETY: 8 values a lane are read, 4 written to either.
-            unsafe {
-                stream.launch_builder(&load).arg(&x).arg(&mut out).arg(&mut trans).launch(grid(1, 32, 0))
-            }
-            .unwrap();
+            unsafe { stream.launch_builder(&load).arg(&x).arg(&mut out).arg(&mut trans).launch(grid(1, 32, 0)) }
+                .unwrap();
             let (out, trans) = (stream.clone_dtoh(&out).unwrap(), stream.clone_dtoh(&trans).unwrap());
             for lane in 0..32 {
                 for m in 0..4 {
@@ -231,7 +226,7 @@ fn worst(capability: u32) -> f64 {
     let (stream, product) = open("product_f16");
     let mut worst = 0.0f64;
     for depth in [16, 32, 48, 256, 1024] {
-        for kind in 0..6 {
+        for kind in 0..7 {
             let mut state = (depth * 10 + kind) as u64;
             let mut random = || {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -242,8 +237,21 @@ fn worst(capability: u32) -> f64 {
                 f16::from_f32(match kind {
                     // All of one sign, all digits set: everything is cut off downwards.
                     0 => 1.0 + 0.99 * random(),
-                    // One huge product among tiny ones: the tiny ones are cut off.
-                    1 => if t == row % 16 { 16000.0 } else { 1.99 * (0.51 + 0.49 * random()) },
+                    // One huge product among tiny ones, which lie just below what is kept beside it.
+                    1 => {
+                        if t == row % 16 {
+                            16384.0
+                        } else {
+                            3.98
+                        }
+                    }
+                    6 => {
+                        if t == row % 16 {
+                            16384.0
+                        } else {
+                            2.82
+                        }
+                    }
                     // Cancellation of neighbours, and of the whole sum's halves.
                     2 => sign(of_b && t % 2 == 1) * (1.5 + (t / 2 % 7) as f32 / 7.0),
                     3 => sign(of_b && t >= depth / 2) * (1000.0 + (t % (depth / 2)) as f32 / 3.0),
@@ -294,7 +302,7 @@ fn sums_keep_to_the_published_bound_and_come_close_to_it() {
                 println!("{capability}: {worst}");
                 assert!(worst <= 1.0, "{worst} of the bound");
                 // A bound that nothing comes near would prove nothing about the simulated unit.
-                assert!(worst > 0.1, "{worst} of the bound");
+                assert!(worst > 0.3, "{worst} of the bound");
             });
         }
     }

@@ -22,8 +22,10 @@ static inline void simulated_mma(int kind, float (&d)[4], const unsigned (&a)[4]
 
 static inline void simulated_ldmatrix(int kind, unsigned (&to)[4], const void *row, int line) {
     simulated_matrix_row(row, line);
-    const uint4 values = *(const uint4 *)row;
-    SimulatedMatrices matrices = {{values.x, values.y, values.z, values.w}, {}};
+    // One access of 16 bytes, as the hardware's.
+    typedef unsigned __attribute__((vector_size(16))) Values;
+    const Values values = *(const Values *)row;
+    SimulatedMatrices matrices = {{values[0], values[1], values[2], values[3]}, {}};
     simulated_warp(kind, 0xffffffffu, (unsigned long long)&matrices, 0, 32, line);
     for (int i = 0; i < 4; ++i) to[i] = matrices.to[i];
 }
