@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(SCORE_THREADS, SCORE_BLOCKS)
     }
 
     // Join the 16 threads of each row: they are one half of a warp.
-    const Settle s = {facts,       kinds, bounds, halves, codeword_labels, labels, again,
+    const Settle s = {facts,       kinds, bounds, halves, (const float*)0, codeword_labels, labels, again,
                       again_count, m,     1.0f,   unit,   tiny,            fast};
     for (u32 i = 0; i < SCORE_EACH; i++) {
         const Best best = best_of_lanes(bests[i][threadIdx.x], SCORE_SIDE / 2);
@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(SCORE_THREADS)
     if (row >= n) return;
     Best best = best_of_nothing();
     for (u32 split = 0; split < splits; split++) best = best_join(best, best_load(parts + (u64)split * n + row));
-    const Settle s = {facts,       kinds, bounds, halves, codeword_labels, labels, again,
+    const Settle s = {facts,       kinds, bounds, halves, (const float*)0, codeword_labels, labels, again,
                       again_count, m,     1.0f,   unit,   tiny,            fast};
     settle(s, row, best);
 }

@@ -61,6 +61,7 @@ struct Settle {
     const u32* kinds;
     const float* bounds;
     const float* halves;
+    const float* lengths;  // [m] norms that a row's rounding is multiplied with, or null
     const u32* codeword_labels;
     u32* labels;
     u32* again;
@@ -86,7 +87,8 @@ static __device__ __forceinline__ void settle(const Settle& s, u64 row, const Be
         const float* fact = s.facts + row * FACTS;
         const double top = best.score, rival = best.second;
         const double norm = (double)fact[FACT_NORM] * (double)s.widening;
-        const double bound = 2.0 * norm * (double)s.bounds[best.position];
+        const double rounding = s.lengths ? (double)fact[FACT_ROUNDING] * (double)s.lengths[best.position] : 0.0;
+        const double bound = 2.0 * (norm * (double)s.bounds[best.position] + rounding);
         const double half = 8.0 * s.unit * (double)fact[FACT_RATIO] * (double)s.halves[best.position];
         const double upper = -top + s.unit * fabs(top) + bound * 1.000001 + half + s.tiny;
         const double lower = -rival - s.unit * fabs(rival) - s.tiny;

@@ -24,6 +24,10 @@ typedef unsigned long long u64;
 #define FACT_FACTOR 3
 #define FACTS 4
 
+// Where rows_tensor.cu wrote them, the last two mean something else.
+#define FACT_ROUNDING 2
+#define FACT_WEIGHT 3
+
 // Words of the status: the lowest value that is not finite (bad_value_key), the lowest code that names no codeword
 // (gather.cu), and how many rows were bad, or settled by f32, f64 and exact sums.
 #define STATUS_BAD_VALUE 0

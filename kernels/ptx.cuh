@@ -1,4 +1,4 @@
-// Operations that CUDA C++ has no name for: products of small matrices on tensor cores, loads of their fragments, and
+// Operations that CUDA C++ has no plain name for: products of small matrices on tensor cores, loads of their fragments, and
 // copies to shared memory that run beside the threads. Inline PTX on a device (ISA 7.0, sm_80 and later); under the
 // simulated driver of tests/emulator the same by the same rules.
 //
@@ -78,6 +78,17 @@ static __device__ __forceinline__ void ldmatrix_x4_trans(u32 (&to)[4], const voi
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(address)
                  : "memory");
+#endif
+}
+
+// The nearest f16 of a number, ties to even, beyond 65504 an infinity; its bits.
+static __device__ __forceinline__ u16 f16_bits(float value) {
+#ifdef SIMULATED_CUDA
+    return simulated_float_to_half(value);
+#else
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 #endif
 }
 

@@ -15,11 +15,8 @@
 // Idea    A warp per row reads it twice, the second time from the cache. Bound by memory.
 // Source  ours; the CPU's twin is src/backend/cpu/rows.rs.
 // Measured not yet on a GPU.
-#include "common.cuh"
+#include "rows.cuh"
 #include "shapes.h"
-
-// How far below the codebook's scale a row's may lie.
-#define MAX_WIDENING (MAX_SHIFT - 4)
 
 static_assert(ROWS_PER_BLOCK * WARP <= 1024, "a block holds at most 1024 threads");
 
@@ -39,20 +36,6 @@ struct RowsArgs {
     u32 report;
 };
 
-static __device__ __forceinline__ double wide_power_of_two(int exponent) {
-    return __longlong_as_double((i64)(exponent + 1023) << 52);
-}
-
-// The root of a rounded sum of d rounded squares, times 2^shift, rounded up to what the real norm can be at most.
-// Squares below 2^-149 are lost, d of them at most: the second term stands for them.
-static __device__ float norm_up(float rounded, u32 d, int shift) {
-    const double sum = (double)rounded * (1.0 + ((double)d + 4.0) * wide_power_of_two(-23)) + (double)d * wide_power_of_two(-149);
-    const double norm = __dsqrt_rn(sum) * wide_power_of_two(shift) * (1.0 + wide_power_of_two(-22));
-    const float up = __double2float_rn(norm);
-    const float smallest = power_of_two(-MAX_SHIFT);
-    return up > smallest ? up : smallest;
-}
-
 template <class T>
 static __device__ __forceinline__ void pack_row(const T* x, float* wide, const RowsArgs& a) {
     const u32 lane = threadIdx.x % WARP;
@@ -61,28 +44,11 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
     const T* z = x + row * a.stride;
     float* packed = a.packed + row * ((u64)a.d + 2);
 
-    // Find the largest magnitude, before and after centring.
-    u32 raw = 0, centred = 0;
-    for (u32 t = lane; t < a.d; t += WARP) {
-        const float value = to_f32(z[t]);
-        const u32 before = __float_as_uint(value) & MAGNITUDE_BITS;
-        const u32 after = __float_as_uint(__fsub_rn(value, a.mean[t])) & MAGNITUDE_BITS;
-        raw = before > raw ? before : raw;
-        centred = after > centred ? after : centred;
-        if (wide) wide[row * a.d + t] = value;
-    }
-    raw = warp_max(raw);
-    centred = warp_max(centred);
-
-    // Choose the scale: a row much shorter than the codewords keeps theirs.
-    const int own = shift_of(centred);
-    const int shift = own < a.codebook_shift ? own : a.codebook_shift;
-    u32 kind = KIND_WILD;
-    if (raw >= INFINITE_BITS) {
-        kind = KIND_NON_FINITE;
-    } else if (centred < INFINITE_BITS && a.codebook_shift - shift <= MAX_WIDENING) {
-        kind = KIND_PACKED;
-    }
+    // Choose the scale, and say where the first value is that is not finite.
+    const RowScale found = scan_row(z, wide ? wide + row * a.d : wide, a.mean, a.d, a.codebook_shift);
+    const int own = found.own, shift = found.shift;
+    const u32 kind = found.kind;
+    if (kind == KIND_NON_FINITE) report_bad_row(z, a.d, a.first_row + row, a.report, a.status);
 
     // Scale, and sum the squares at the row's own scale.
     const float measure = power_of_two(own), scale = power_of_two(shift);
@@ -95,21 +61,6 @@ static __device__ __forceinline__ void pack_row(const T* x, float* wide, const R
     }
     sum = warp_sum(sum);
 
-    // Say where the first value is that is not finite.
-    if (kind == KIND_NON_FINITE) {
-        u64 first = ~(u64)0;
-        for (u32 t = lane; t < a.d; t += WARP) {
-            const u32 bits = __float_as_uint(to_f32(z[t]));
-            if ((bits & MAGNITUDE_BITS) < INFINITE_BITS) continue;
-            first = bad_value_key(a.first_row + row, t, bits);
-            break;
-        }
-        first = warp_min(first);
-        if (lane == 0) {
-            if (a.report) atomicMin(&a.status[STATUS_BAD_VALUE], first);
-            atomicAdd(&a.status[STATUS_BAD], (u64)1);
-        }
-    }
     if (lane != 0) return;
 
     float norm = 0.0f, ratio = 1.0f, sq_norm = 0.0f, factor = 0.0f;

@@ -355,14 +355,14 @@ fn a_cublas_that_makes_no_handle_is_told_and_done_without() {
 
 #[test]
 fn a_design_that_does_not_exist_is_refused_by_name() {
-    let machine = Machine::new().variable(DESIGN, "tensor");
+    let machine = Machine::new().variable(DESIGN, "mma");
     machine.pass("a_design_that_does_not_exist_is_refused_by_name", || {
         let mut numbers = Numbers::new(58);
         let (x, e) = (gaussians(&mut numbers, 5, 4), gaussians(&mut numbers, 6, 4));
         let error = assign(x.view(), &on(e.view()), AssignOptions::default()).unwrap_err();
         assert!(matches!(error, Error::InvalidParameter { name: "CODEWORD_CUDA_GEMM", .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains("tensor") && text.contains("auto, cublas, simt"), "{text}");
+        assert!(text.contains("mma") && text.contains("auto, cublas, simt, tensor"), "{text}");
     });
 }
 

@@ -68,7 +68,7 @@ impl Block {
         labels: &mut Out<'_, u32>,
         sq_distances: &mut Out<'_, f32>,
     ) -> Result<()> {
-        rows(queue, codebook, x, self, packing)?;
+        filter.pack(queue, codebook, x, self, packing)?;
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
             filter.assign(queue, codebook, self, x.n as u32, packing.plain, labels)?;

@@ -7,7 +7,9 @@ use super::matrix::MatrixView;
 use super::memory::Buffer;
 use super::prepare::Work;
 use super::queue::{Queue, refused};
+use super::rows_tensor::TensorCodewords;
 use super::streamed;
+use super::tensor;
 use crate::backend::cpu::direct::{f32_bound, f64_bound};
 use crate::backend::cpu::panels::{AnyOrder, U, tiny};
 use crate::backend::preparation::Preparation;
@@ -45,6 +47,8 @@ pub(crate) struct DeviceCodebook {
     pub(super) bounds: Bounds,
     /// `[k, d]`, where they came from the host or somebody asked for them.
     on_host: OnceLock<Matrix<f32>>,
+    /// For tensor cores, where somebody asked for them.
+    tensor: OnceLock<TensorCodewords>,
 }
 
 /// How far off the sums of the kernels can be.
@@ -131,6 +135,7 @@ impl DeviceCodebook {
                 sq_l2_f64: 2.0 * f64_bound(d),
             },
             on_host,
+            tensor: OnceLock::new(),
             idle: Idle::default(),
         })
     }
@@ -143,6 +148,19 @@ impl DeviceCodebook {
         let (k, d) = (self.k as usize, self.d as usize);
         let codewords = Matrix::new(self.download(op, &self.codewords, k * d)?, k, d)?;
         Ok(self.on_host.get_or_init(|| codewords))
+    }
+
+    /// The codewords as operands of tensor cores: made, and waited for, by the first call. On a device whose tensor cores
+    /// are not to be trusted their bounds are infinite.
+    pub(super) fn tensor(&self, op: &'static str) -> Result<&TensorCodewords> {
+        if let Some(codewords) = self.tensor.get() {
+            return Ok(codewords);
+        }
+        let accumulation = tensor::accumulation(op, &self.context, self.d as usize)?.unwrap_or(f64::INFINITY);
+        let queue = Queue { op, context: self.context.clone(), stream: self.context.stream().clone() };
+        let codewords = TensorCodewords::new(&queue, self, accumulation)?;
+        queue.synchronize()?;
+        Ok(self.tensor.get_or_init(|| codewords))
     }
 
     /// What the kernels made of the codewords.

@@ -27,6 +27,7 @@ struct Inner {
     multiprocessors: u32,
     loaded: Mutex<Loaded>,
     cublas_works: OnceLock<bool>,
+    tensor_check: OnceLock<bool>,
 }
 
 #[derive(Default)]
@@ -48,6 +49,7 @@ impl Context {
                 multiprocessors: u32::try_from(multiprocessors).unwrap_or(1).max(1),
                 loaded: Mutex::default(),
                 cublas_works: OnceLock::new(),
+                tensor_check: OnceLock::new(),
                 cuda,
             })
         })();
@@ -96,6 +98,16 @@ impl Context {
                 false
             }
         })
+    }
+
+    /// Compute capability: major and minor number.
+    pub(super) fn capability(&self) -> (i32, i32) {
+        self.inner.capability
+    }
+
+    /// Whether its tensor cores are to be trusted, once somebody found out.
+    pub(super) fn tensor_check(&self) -> &OnceLock<bool> {
+        &self.inner.tensor_check
     }
 
     /// The stream of what outlives one call.

@@ -1,16 +1,19 @@
-//! The filter pass of `assign` in one of two designs: cuBLAS for the cross terms, a tile at a time, or our own kernel.
-//! Either leaves the same labels, for what it cannot settle is looked at again.
+//! The filter pass of `assign` in one of three designs: cuBLAS for the cross terms, a tile at a time, our own kernel in
+//! f32, or our own on tensor cores. Each leaves the same labels, for what it cannot settle is looked at again.
 
 use super::assign::{SCORE_BLOCKS, assign, parts_len};
+use super::assign_tensor::{self, TENSOR_BLOCKS, assign_tensor};
 use super::assign_tile::assign_tile;
 use super::block::Block;
 use super::codebook::DeviceCodebook;
-use super::context::Context;
 use super::cublas;
 use super::gemm::{Gemm, Tile};
 use super::memory::{Buffer, Out};
 use super::queue::Queue;
-use super::shapes::SCORE_ROWS;
+use super::rows::{Packing, Rows, rows};
+use super::rows_tensor::{rows_tensor, width};
+use super::shapes::{SCORE_ROWS, TENSOR_ROWS};
+use super::tensor;
 use crate::error::{Error, Result};
 use std::sync::OnceLock;
 
@@ -23,11 +26,15 @@ const TILE_COLS: u32 = 2048;
 /// Bytes for cuBLAS to work in at most.
 const WORKSPACE_BYTES: usize = 4 << 20;
 
+/// Whether tensor cores are taken where nobody names a design. Not before they have run on a GPU.
+const TENSOR_UNASKED: bool = false;
+
 /// How scores come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Design {
     Cublas,
     Simt,
+    Tensor,
 }
 
 impl Design {
@@ -51,7 +58,7 @@ impl Design {
         forced.clone().map_err(|got| Error::InvalidParameter {
             op,
             name: "CODEWORD_CUDA_GEMM",
-            expected: "unset or one of auto, cublas, simt".into(),
+            expected: "unset or one of auto, cublas, simt, tensor".into(),
             got,
         })
     }
@@ -61,17 +68,33 @@ impl Design {
             "auto" => Ok(None),
             "cublas" => Ok(Some(Design::Cublas)),
             "simt" => Ok(Some(Design::Simt)),
+            "tensor" => Ok(Some(Design::Tensor)),
             other => Err(other.to_string()),
         }
     }
 
-    /// The design of a call. Where cuBLAS is missing or does not work, which is logged, our own kernel serves, unless it
-    /// is demanded.
-    fn of_call(op: &'static str, context: &Context, n: usize, m: u32, d: u32) -> Result<Design> {
-        match (Design::forced(op)?, Design::best(n, m, d)) {
+    /// Whether tensor cores are the faster design, by a model (not yet measured): they need sums worth their epilogue,
+    /// and tiles enough to be full.
+    fn suits_tensor_cores(n: usize, m: u32, d: u32) -> bool {
+        n >= 1024 && m >= 128 && (32..=1 << 16).contains(&d)
+    }
+
+    /// The design of a call. Tensor cores that cannot be trusted are not used, whoever names them. Where cuBLAS is missing
+    /// or does not work, which is logged, our own kernel serves, unless cuBLAS is demanded.
+    fn of_call(op: &'static str, n: usize, codebook: &DeviceCodebook) -> Result<Design> {
+        let (m, d, mut forced) = (codebook.m, codebook.d, Design::forced(op)?);
+        let unasked = TENSOR_UNASKED && Design::suits_tensor_cores(n, m, d);
+        if forced == Some(Design::Tensor) || (forced.is_none() && unasked) {
+            if tensor::accumulation(op, &codebook.context, d as usize)?.is_some() {
+                return Ok(Design::Tensor);
+            }
+            // Logged by the test.
+            forced = None;
+        }
+        match (forced, Design::best(n, m, d)) {
             (Some(Design::Simt), _) | (None, Design::Simt) => Ok(Design::Simt),
             (forced, _) => match (cublas::library(), forced) {
-                (Ok(_), None) if !context.cublas_works() => Ok(Design::Simt),
+                (Ok(_), None) if !codebook.context.cublas_works() => Ok(Design::Simt),
                 (Ok(_), _) => Ok(Design::Cublas),
                 (Err(_), None) => Ok(Design::Simt),
                 (Err(missing), Some(_)) => Err(Error::Cuda {
@@ -91,6 +114,7 @@ impl Design {
 pub(super) enum FilterPlan {
     Cublas { rows: u32, cols: u32, workspace: usize },
     Simt { parts: usize },
+    Tensor { parts: usize, width: u32 },
 }
 
 impl FilterPlan {
@@ -100,13 +124,20 @@ impl FilterPlan {
     /// - [`Error::InvalidParameter`] where `CODEWORD_CUDA_GEMM` names no design.
     /// - [`Error::Cuda`] where it demands cuBLAS and there is none.
     pub fn new(op: &'static str, codebook: &DeviceCodebook, n: usize) -> Result<FilterPlan> {
-        Ok(match Design::of_call(op, &codebook.context, n, codebook.m, codebook.d)? {
+        Ok(match Design::of_call(op, n, codebook)? {
             // Two lanes on a small card: tile and workspace are an eighth of it each at most.
             Design::Cublas => FilterPlan::cublas(n, codebook.m, codebook.context.memory(op)?.0 / 16),
             Design::Simt => {
                 // Blocks are whole tiles of rows, even where the call has fewer.
                 let n = n.next_multiple_of(SCORE_ROWS as usize);
                 FilterPlan::Simt { parts: parts_len(n, codebook.m, codebook.context.waves(SCORE_BLOCKS)) }
+            }
+            Design::Tensor => {
+                // Made here, where waiting for the device is no surprise.
+                codebook.tensor(op)?;
+                let (n, places) = (n.next_multiple_of(TENSOR_ROWS as usize), codebook.context.waves(TENSOR_BLOCKS));
+                let parts = assign_tensor::parts_len(n, codebook.m, places);
+                FilterPlan::Tensor { parts, width: width(codebook.d) }
             }
         })
     }
@@ -127,7 +158,15 @@ impl FilterPlan {
     pub fn bytes(&self) -> usize {
         match *self {
             FilterPlan::Cublas { rows, cols, workspace } => rows as usize * (cols as usize * 4 + 16) + workspace,
-            FilterPlan::Simt { parts } => parts * 4,
+            FilterPlan::Simt { parts } | FilterPlan::Tensor { parts, .. } => parts * 4,
+        }
+    }
+
+    /// Bytes of device memory of each row of a lane's block beside what every design takes.
+    pub fn bytes_per_row(&self) -> usize {
+        match *self {
+            FilterPlan::Tensor { width, .. } => 2 * width as usize,
+            FilterPlan::Cublas { .. } | FilterPlan::Simt { .. } => 0,
         }
     }
 }
@@ -145,10 +184,16 @@ pub(super) enum Filter {
     Simt {
         parts: Buffer<u32>,
     },
+    Tensor {
+        parts: Buffer<u32>,
+        /// `[capacity, width]`: the rows as f16.
+        halves: Buffer<u16>,
+    },
 }
 
 impl Filter {
-    pub fn new(queue: &Queue, plan: FilterPlan) -> Result<Filter> {
+    /// For blocks of up to `capacity` rows.
+    pub fn new(queue: &Queue, plan: FilterPlan, capacity: u32) -> Result<Filter> {
         match plan {
             FilterPlan::Cublas { rows, cols, workspace } => {
                 let gemm = Gemm::new(queue, workspace)?;
@@ -157,11 +202,30 @@ impl Filter {
                 Ok(Filter::Cublas { gemm, tile, rows, state: queue.alloc(4 * rows as usize)? })
             }
             FilterPlan::Simt { parts } => Ok(Filter::Simt { parts: queue.alloc(parts)? }),
+            FilterPlan::Tensor { parts, width } => {
+                let halves = queue.alloc(capacity as usize * width as usize)?;
+                Ok(Filter::Tensor { parts: queue.alloc(parts)?, halves })
+            }
+        }
+    }
+
+    /// Packs the rows into `block` the way that this design reads them.
+    pub fn pack(
+        &mut self,
+        queue: &Queue,
+        codebook: &DeviceCodebook,
+        x: &Rows<'_>,
+        block: &mut Block,
+        packing: Packing,
+    ) -> Result<()> {
+        match self {
+            Filter::Tensor { halves, .. } => rows_tensor(queue, codebook, x, block, packing, halves),
+            Filter::Cublas { .. } | Filter::Simt { .. } => rows(queue, codebook, x, block, packing),
         }
     }
 
     /// Fits it to another plan. A handle of cuBLAS stays: to destroy one may wait for the device.
-    pub fn refit(&mut self, queue: &Queue, plan: FilterPlan) -> Result<()> {
+    pub fn refit(&mut self, queue: &Queue, plan: FilterPlan, capacity: u32) -> Result<()> {
         match (&mut *self, plan) {
             (Filter::Cublas { tile, rows, state, .. }, FilterPlan::Cublas { rows: new_rows, cols, .. }) => {
                 let cross = queue.alloc(new_rows as usize * cols as usize)?;
@@ -170,7 +234,7 @@ impl Filter {
                 *rows = new_rows;
             }
             (Filter::Simt { parts }, FilterPlan::Simt { parts: len }) => *parts = queue.alloc(len)?,
-            _ => *self = Filter::new(queue, plan)?,
+            _ => *self = Filter::new(queue, plan, capacity)?,
         }
         Ok(())
     }
@@ -188,6 +252,10 @@ impl Filter {
     ) -> Result<()> {
         let (gemm, tile, rows, state) = match self {
             Filter::Simt { parts } => return assign(queue, codebook, block, n, fast, parts, labels),
+            Filter::Tensor { parts, halves } => {
+                let codewords = codebook.tensor(queue.op)?;
+                return assign_tensor(queue, codebook, codewords, block, halves, n, fast, parts, labels);
+            }
             Filter::Cublas { gemm, tile, rows, state } => (gemm, tile, *rows as usize, state),
         };
         for first_row in (0..n).step_by(rows) {
@@ -222,7 +290,8 @@ mod tests {
         assert_eq!(Design::parse("auto"), Ok(None));
         assert_eq!(Design::parse("cublas"), Ok(Some(Design::Cublas)));
         assert_eq!(Design::parse("simt"), Ok(Some(Design::Simt)));
-        for name in ["", "CUBLAS", "cublas ", "tensor"] {
+        assert_eq!(Design::parse("tensor"), Ok(Some(Design::Tensor)));
+        for name in ["", "CUBLAS", "cublas ", "tensors"] {
             assert_eq!(Design::parse(name), Err(name.into()));
         }
     }

@@ -1,7 +1,8 @@
 //! The CUDA backend: the same filter pass, bounds and exact arithmetic as on the CPU, in kernels/*.cu.
 //!
 //! `context` opens a device and loads kernels, `codebook` holds what they read of a codebook, every .cu has a launch
-//! of the same name here, `filter` scores by cuBLAS or without it, `streamed` takes rows from the host through them in
+//! of the same name here, `filter` scores by cuBLAS or without it, on
+//! tensor cores if `tensor` trusts them, `streamed` takes rows from the host through them in
 //! blocks that fit the card.
 //!
 //! Every launch rests on these checks:
@@ -14,6 +15,8 @@
 
 #[cfg(feature = "cuda")]
 mod assign;
+#[cfg(feature = "cuda")]
+mod assign_tensor;
 #[cfg(feature = "cuda")]
 mod assign_tile;
 #[cfg(feature = "cuda")]
@@ -57,9 +60,13 @@ mod queue;
 #[cfg(feature = "cuda")]
 mod rows;
 #[cfg(feature = "cuda")]
+mod rows_tensor;
+#[cfg(feature = "cuda")]
 mod sq_sums;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
+#[cfg(feature = "cuda")]
+mod tensor;
 #[cfg(feature = "cuda")]
 mod top_k;
 #[cfg(feature = "cuda")]

@@ -102,7 +102,7 @@ pub(super) fn rows(
 }
 
 /// A warp per row.
-fn config(n: u32) -> LaunchConfig {
+pub(super) fn config(n: u32) -> LaunchConfig {
     LaunchConfig {
         grid_dim: (n.div_ceil(ROWS_PER_BLOCK), 1, 1),
         block_dim: (ROWS_PER_BLOCK * 32, 1, 1),

@@ -92,7 +92,7 @@ impl<T: Element> Workspace<T> {
         Ok(Workspace {
             block: Block::new(&queue, resident, T::DTYPE, capacity)?,
             candidates: None,
-            filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?)?,
+            filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?, capacity)?,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,
             bad_code: None,
@@ -107,8 +107,10 @@ impl<T: Element> Workspace<T> {
         &self.codebook
     }
 
-    /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and
-    /// memory is taken only where it has another number of distinct codewords; what was counted since the last [`Workspace::check`] stays.
+    /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and memory
+    /// is taken only where it has another number of distinct codewords; with tensor cores (`CODEWORD_CUDA_GEMM=tensor`)
+    /// both are so where they read the codebook for the first time. What was counted since the last
+    /// [`Workspace::check`] stays.
     ///
     /// # Errors
     /// - [`Error::Shape`] where it has other dimensions.
@@ -124,8 +126,11 @@ impl<T: Element> Workspace<T> {
         }
         if before.m != next.m {
             self.queue.op = OP;
-            let plan = FilterPlan::new(OP, next, self.block.capacity as usize)?;
-            self.filter.refit(&self.queue, plan)?;
+            let capacity = self.block.capacity;
+            let plan = FilterPlan::new(OP, next, capacity as usize)?;
+            self.filter.refit(&self.queue, plan, capacity)?;
+        } else if let Filter::Tensor { .. } = self.filter {
+            next.tensor(OP)?;
         }
         if before.k != next.k {
             self.candidates = None;

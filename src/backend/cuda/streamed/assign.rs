@@ -30,7 +30,7 @@ pub(crate) fn assign<T: Element>(
     }
     let kept = &codebook.idle.assign;
     let filter = FilterPlan::new(OP, codebook, n)?;
-    let bytes = Buffers::bytes_per_row(codebook, T::DTYPE);
+    let bytes = Buffers::bytes_per_row(codebook, T::DTYPE) + filter.bytes_per_row();
     let row = RowSize { dtype: T::DTYPE, bytes, per_lane: filter.bytes() };
     let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows, filter);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
@@ -103,7 +103,7 @@ impl Buffers {
             staging: queue.alloc_pinned(bytes)?,
             input: queue.alloc(bytes)?,
             block: Block::new(queue, codebook, dtype, capacity)?,
-            filter: Filter::new(queue, filter)?,
+            filter: Filter::new(queue, filter, capacity)?,
             labels: queue.alloc(rows)?,
             sq_distances: queue.alloc(rows)?,
             on_host: Results {

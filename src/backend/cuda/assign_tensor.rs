@@ -1,0 +1,101 @@
+//! Launches of kernels/assign_tensor.cu.
+
+use super::block::Block;
+use super::codebook::DeviceCodebook;
+use super::memory::{Buffer, Out};
+use super::queue::Queue;
+use super::rows_tensor::{TensorCodewords, width};
+use super::shapes::{TENSOR_COLS, TENSOR_ROWS};
+use crate::error::Result;
+use cudarc::driver::{LaunchConfig, PushKernelArg};
+
+/// Threads of a block.
+const THREADS: u32 = 256;
+
+/// Blocks that a multiprocessor holds.
+pub(super) const TENSOR_BLOCKS: u32 = 2;
+
+/// Labels of the first `n` rows of `halves`, packed by `rows_tensor`; those that the filter pass cannot settle go to the
+/// block's `again`, whose count is zero before. `parts` has [`parts_len`] words for these sizes, or more.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn assign_tensor(
+    queue: &Queue,
+    codebook: &DeviceCodebook,
+    codewords: &TensorCodewords,
+    block: &mut Block,
+    halves: &Buffer<u16>,
+    n: u32,
+    fast: bool,
+    parts: &mut Buffer<u32>,
+    labels: &mut Out<'_, u32>,
+) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let (rows, width) = (n as usize, width(codebook.d));
+    let config = config(n, codebook.m, queue.context.waves(TENSOR_BLOCKS));
+    let splits = config.grid_dim.1;
+    assert!(n <= block.capacity && rows <= labels.len() && rows * width as usize <= halves.read().len(), "check 2");
+    assert!(splits == 1 || 4 * splits as usize * rows <= parts.read().len(), "check 2");
+    // Three roundings of the score in place of one.
+    let (unit, tiny, fast) = (4.0 * codebook.bounds.unit, codebook.bounds.any_order.tiny, u32::from(fast));
+    let function = queue.context.function("assign_tensor", "assign_tensor_f16")?;
+    let mut launch = queue.stream.launch_builder(&function);
+    launch.arg(halves).arg(&block.facts).arg(&block.kinds).arg(&codewords.halves);
+    launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);
+    launch.arg(&mut *labels).arg(&mut block.again.rows).arg(&mut block.again.count).arg(&mut *parts);
+    launch.arg(&n).arg(&codebook.m).arg(&width).arg(&unit).arg(&tiny).arg(&fast);
+    // SAFETY: checks 1 to 4.
+    unsafe { queue.launch("assign_tensor_f16", &mut launch, config) }?;
+    if splits == 1 {
+        return Ok(());
+    }
+
+    let function = queue.context.function("assign_tensor", "assign_tensor_merge_f16")?;
+    let mut launch = queue.stream.launch_builder(&function);
+    launch.arg(&*parts).arg(&block.facts).arg(&block.kinds);
+    launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);
+    launch.arg(labels).arg(&mut block.again.rows).arg(&mut block.again.count);
+    launch.arg(&splits).arg(&n).arg(&codebook.m).arg(&unit).arg(&tiny).arg(&fast);
+    // SAFETY: checks 1 to 4; the launch above wrote `splits` parts of every row.
+    unsafe { queue.launch("assign_tensor_merge_f16", &mut launch, merge_config(n)) }
+}
+
+/// Words of the parts of up to `n` rows, where the device holds `places` blocks.
+pub(super) fn parts_len(n: usize, m: u32, places: u32) -> usize {
+    let tiles = m.div_ceil(TENSOR_COLS) as usize;
+    if tiles == 1 { 0 } else { 4 * n.saturating_mul(tiles).min(places as usize * TENSOR_ROWS as usize) }
+}
+
+/// A block of threads per tile of rows, and the codewords in as many parts as leave no place idle.
+fn config(n: u32, m: u32, places: u32) -> LaunchConfig {
+    let (rows, cols) = (n.div_ceil(TENSOR_ROWS), m.div_ceil(TENSOR_COLS));
+    let run = cols.div_ceil((places / rows).clamp(1, cols));
+    LaunchConfig { grid_dim: (rows, cols.div_ceil(run), 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// A thread per row.
+fn merge_config(n: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (n.div_ceil(THREADS), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_tile_and_every_block_some_codewords_and_room_for_its_part() {
+        for m in [1, 128, 129, 1000, 70_000, u32::MAX / 128 * 128] {
+            for n in [1, 127, 128, 129, 5000, 1_000_000] {
+                let (rows, splits, _) = config(n, m, 216).grid_dim;
+                let tiles = m.div_ceil(TENSOR_COLS);
+                assert!(rows * TENSOR_ROWS >= n && (rows - 1) * TENSOR_ROWS < n, "{n} x {m}");
+                // As the kernel computes its run of tiles from the grid.
+                assert!(u64::from((tiles - 1) / splits + 1) * u64::from(splits - 1) < u64::from(tiles), "{n} x {m}");
+                assert!(splits == 1 || rows * splits <= 216, "{n} x {m}: {rows} x {splits}");
+                let room = parts_len((n as usize).next_multiple_of(TENSOR_ROWS as usize), m, 216);
+                assert!(splits == 1 || 4 * splits as usize * n as usize <= room, "{n} x {m}: {splits}");
+            }
+        }
+    }
+}

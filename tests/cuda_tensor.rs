@@ -1,0 +1,468 @@
+//! The filter pass on tensor cores: labels and distances are those of the exact oracle, on every architecture whose tensor
+//! cores are trusted, for sums as bad as the bound allows, and where the device's are not what they should be.
+#![cfg(all(feature = "cuda", target_os = "linux"))]
+
+mod common;
+#[path = "common/simulated/mod.rs"]
+mod simulated;
+
+use codeword::backend::reference;
+use codeword::cuda::{self, Workspace};
+use codeword::{
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
+    assign, bf16, f16,
+};
+use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
+use simulated::Machine;
+
+fn tensor() -> Machine {
+    Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor")
+}
+
+/// Both kinds of tensor cores; as their models say, and as badly as the bound allows; threads and blocks in any order.
+fn machines() -> [Machine; 3] {
+    [
+        tensor(),
+        tensor().set("CAPABILITY", 90).set("SEED", 1),
+        tensor().set("CAPABILITY", 86).set("TENSOR", "hostile").set("SEED", 2).set("CHECK", 0),
+    ]
+}
+
+fn on<E: Element>(codewords: MatrixView<'_, E>) -> Codebook {
+    let device = Device::cuda(0).expect("the simulated device opens");
+    Codebook::new(codewords, &device).expect("a codebook of finite numbers")
+}
+
+fn assert_exact<X: Element, E: Element>(name: &str, x: MatrixView<'_, X>, codewords: MatrixView<'_, E>) -> AssignStats {
+    let got = assign(x, &on(codewords), AssignOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (labels, sq_distances) = reference::nearest(x, codewords);
+    assert_same_labels(name, &got.labels, &labels, 1);
+    assert_same_bits(name, &got.sq_distances, &sq_distances);
+    assert_eq!(total(got.stats), x.rows() as u64, "{name}: every row is counted once, {:?}", got.stats);
+    got.stats
+}
+
+fn gaussians(numbers: &mut Numbers, rows: usize, d: usize) -> Matrix<f32> {
+    matrix(numbers.gaussians(rows * d), rows, d)
+}
+
+fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
+    matrix(x.as_slice().iter().map(|v| v * by).collect(), x.rows(), x.cols())
+}
+
+#[test]
+fn adversarial_data_and_golden_cases() {
+    for machine in machines() {
+        machine.pass("adversarial_data_and_golden_cases", || {
+            let mut sum = AssignStats::default();
+            for (n, k, d) in [(13, 33, 7), (67, 66, 3), (130, 7, 5), (7, 130, 17)] {
+                for case in cases::adversarial(n, k, d) {
+                    sum += assert_exact(&case.name, case.x.view(), case.codewords.view());
+                }
+            }
+            for case in golden::load() {
+                assert_exact(&case.name, case.x.view(), case.codewords.view());
+            }
+            for (tier, rows) in [("first", sum.first), ("second", sum.second), ("f64", sum.f64), ("exact", sum.exact)] {
+                assert!(rows > 0, "no row reached the tier {tier}: {sum:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn sizes_around_every_tile_and_stage() {
+    for machine in machines() {
+        machine.pass("sizes_around_every_tile_and_stage", || {
+            let mut numbers = Numbers::new(71);
+            // Rows and codewords by 128, warps of 64 x 32; depth by 8, 16 and 32, and more stages than there is room for.
+            for (n, k, d) in [
+                (1, 2, 31),
+                (2, 3, 32),
+                (63, 31, 33),
+                (64, 32, 64),
+                (65, 33, 65),
+                (127, 127, 30),
+                (128, 128, 8),
+                (129, 129, 97),
+                (140, 255, 9),
+                (257, 131, 2),
+                (9, 257, 255),
+                (8, 5, 256),
+                (5, 7, 257),
+                (4, 9, 258),
+                (3, 4, 1025),
+            ] {
+                let name = format!("{n} x {k} x {d}");
+                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+                assert_exact(&name, x.view(), e.view());
+                let (x, e) = (matrix(numbers.integers(n * d, 1), n, d), matrix(numbers.integers(k * d, 1), k, d));
+                assert_exact(&format!("{name}, integers"), x.view(), e.view());
+            }
+        });
+    }
+}
+
+#[test]
+fn every_small_dimension() {
+    for machine in machines() {
+        machine.pass("every_small_dimension", || {
+            let mut numbers = Numbers::new(72);
+            for d in 1..=20 {
+                let (n, k) = (21 + d, 45 - d);
+                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+                assert_exact(&format!("d = {d}"), x.view(), e.view());
+            }
+        });
+    }
+}
+
+#[test]
+fn most_ordinary_rows_are_certified_at_once_and_duplicates_do_not_matter() {
+    tensor().set("CHECK", 0).pass("most_ordinary_rows_are_certified_at_once_and_duplicates_do_not_matter", || {
+        let mut numbers = Numbers::new(73);
+        let (n, k, d) = (600, 200, 64);
+        let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+        let stats = assert_exact("gaussian", x.view(), e.view());
+        assert!(stats.first >= n as u64 * 92 / 100, "{stats:?}");
+        // A codeword far out spoils no other one's bound, and neither does an offset that the mean takes away.
+        let mut far = e.as_slice().to_vec();
+        far[3 * d..4 * d].iter_mut().for_each(|v| *v *= 100.0);
+        let stats = assert_exact("one far out", x.view(), matrix(far, k, d).view());
+        assert!(stats.first >= n as u64 * 92 / 100, "{stats:?}");
+        let moved = |x: &Matrix<f32>| matrix(x.as_slice().iter().map(|v| v + 100.0).collect(), x.rows(), d);
+        let stats = assert_exact("off centre", moved(&x).view(), moved(&e).view());
+        assert!(stats.first >= n as u64 * 92 / 100, "{stats:?}");
+        let copies = (0..k).flat_map(|j| e.view().row(j * j % 50).to_vec()).collect();
+        let stats = assert_exact("duplicates", x.view(), matrix(copies, k, d).view());
+        assert!(stats.first >= n as u64 * 92 / 100, "{stats:?}");
+    });
+}
+
+#[test]
+fn scales_from_subnormal_to_huge() {
+    for machine in machines() {
+        machine.pass("scales_from_subnormal_to_huge", || {
+            let mut numbers = Numbers::new(74);
+            let (n, k, d) = (20, 30, 12);
+            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+            for (of_x, of_e) in [
+                (1e-42, 1e-42),
+                (1e-38, 1e-38),
+                (1e-22, 1e-22),
+                (1e-6, 1.0),
+                (1.0, 1e-6),
+                (1e-30, 1.0),
+                (1.0, 1e-30),
+                (1e4, 1.0),
+                (1e18, 1e18),
+                (6e37, 6e37),
+                (3e37, 1.0),
+                (1.0, 3e37),
+            ] {
+                assert_exact(&format!("{of_x:e} and {of_e:e}"), scaled(&x, of_x).view(), scaled(&e, of_e).view());
+            }
+        });
+    }
+}
+
+#[test]
+fn ties_and_near_ties_within_what_halves_can_tell() {
+    for machine in machines() {
+        machine.pass("ties_and_near_ties_within_what_halves_can_tell", || {
+            let mut numbers = Numbers::new(75);
+            let (n, d) = (30, 40);
+            let x = gaussians(&mut numbers, n, d);
+            // Codewords around the rows, in pairs that differ in the last bits of one component: f16 sees equals.
+            let mut e: Vec<f32> = Vec::new();
+            for i in 0..n {
+                let mut near: Vec<f32> = x.view().row(i).iter().map(|v| v + 0.01 * numbers.gaussian()).collect();
+                for step in [2, 1, 0, 3] {
+                    near[i % d] = cases::step(near[i % d], step);
+                    e.extend(&near);
+                }
+            }
+            let stats = assert_exact("pairs", x.view(), matrix(e, 4 * n, d).view());
+            assert_eq!(stats.first, 0, "{stats:?}");
+            // Exact ties of different codewords, the lowest index last among equals of the kernel's order.
+            let e: Vec<f32> = (0..150)
+                .flat_map(|j| (0..d).map(move |t| if t == j % d { if j < d { 1.0 } else { -1.0 } } else { 0.0 }))
+                .collect();
+            assert_exact("ties", matrix(vec![0.0; 5 * d], 5, d).view(), matrix(e, 150, d).view());
+        });
+    }
+}
+
+#[test]
+fn a_sum_that_loses_all_it_may_certifies_nothing_wrong() {
+    for machine in machines() {
+        machine.pass("a_sum_that_loses_all_it_may_certifies_nothing_wrong", || {
+            // All are f16 as they are. Each product but the first is just below what is kept beside the first: 3000 lost
+            // ones make the row's own codeword, at distance 0, look further away than an axis.
+            let d = 3000;
+            let small = (1.0 - 2f32.powi(-10)) / 4096.0;
+            let near = |sign: f32| (0..d).map(move |t| sign * if t == 0 { 1.0 } else { small });
+            let axis = |sign: f32| (0..d).map(move |t| if t == 0 { sign } else { 0.0 });
+            let e = axis(1.0).chain(axis(-1.0)).chain(near(-1.0)).chain(near(1.0)).collect();
+            let stats = assert_exact("lost products", matrix(near(1.0).collect(), 1, d).view(), matrix(e, 4, d).view());
+            assert_eq!(stats.first, 0, "{stats:?}");
+        });
+    }
+}
+
+#[test]
+fn rounding_rows_or_codewords_to_halves_certifies_nothing_wrong() {
+    for machine in machines() {
+        machine.pass("rounding_rows_or_codewords_to_halves_certifies_nothing_wrong", || {
+            // Rows halfway between two halves in every component, against codewords that are halves: all components round
+            // the same way, towards the second of two codewords; and the other way round.
+            let d = 64;
+            let pattern = |by: f32| move |t: usize| if t % 2 == 0 { 1.0 + by } else { -1.0 - by };
+            let up = 2f32.powi(-11);
+            let vector = |by: f32| (0..d).map(pattern(by));
+            for (row, pair) in [(up * 0.99, [0.0, 2.0 * up]), (up * 1.01, [2.0 * up, 0.0])] {
+                for flip in [false, true] {
+                    // Symmetric about 0, so that nothing is centred.
+                    let [a, b] = if flip { [pair[1], pair[0]] } else { pair };
+                    let e = vector(a).chain(vector(b)).chain(vector(a).map(|v| -v)).chain(vector(b).map(|v| -v));
+                    let x = vector(row).chain(vector(row).map(|v| -v)).collect();
+                    assert_exact("rounded rows", matrix(x, 2, d).view(), matrix(e.collect(), 4, d).view());
+                }
+            }
+            // Codewords that round onto each other's side of a row that is a half.
+            for by in [up * 0.9, up * 1.1] {
+                let e = vector(by)
+                    .chain(vector(3.0 * up))
+                    .chain(vector(by).map(|v| -v))
+                    .chain(vector(3.0 * up).map(|v| -v));
+                let x = vector(2.0 * up).chain(vector(0.0)).collect();
+                assert_exact("rounded codewords", matrix(x, 2, d).view(), matrix(e.collect(), 4, d).view());
+            }
+        });
+    }
+}
+
+#[test]
+fn wild_rows_and_rows_that_are_not_finite() {
+    for machine in machines() {
+        machine.pass("wild_rows_and_rows_that_are_not_finite", || {
+            let mut numbers = Numbers::new(76);
+            let (n, k, d) = (40, 150, 11);
+            let x = gaussians(&mut numbers, n, d);
+            assert_exact("one codeword", x.view(), gaussians(&mut numbers, 1, d).view());
+            let mut wild = x.as_slice().to_vec();
+            for (i, value) in [(3, 3e38), (4, -3e38), (17, 1e38), (39, 3.4e38)] {
+                wild[i * d..][..d].fill(value);
+            }
+            let tiny = scaled(&gaussians(&mut numbers, k, d), 1e-30);
+            assert_exact("wild rows", matrix(wild.clone(), n, d).view(), tiny.view());
+
+            let e = gaussians(&mut numbers, k, d);
+            (wild[7 * d + 2], wild[30 * d]) = (f32::NAN, f32::INFINITY);
+            let (dirty, codebook) = (matrix(wild, n, d), on(e.view()));
+            let error = assign(dirty.view(), &codebook, AssignOptions::default()).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { row: 7, col: 2, .. }), "{error}");
+            let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
+            let got = assign(dirty.view(), &codebook, options).unwrap();
+            for i in 0..n {
+                let bad = i == 7 || i == 30;
+                assert_eq!(got.labels[i] == SENTINEL, bad, "row {i}");
+                if !bad {
+                    let (labels, _) = reference::nearest(MatrixView::new(dirty.view().row(i), 1, d).unwrap(), e.view());
+                    assert_eq!(got.labels[i], labels[0], "row {i}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn sixteen_bit_rows_and_fast_labels() {
+    for machine in machines() {
+        machine.pass("sixteen_bit_rows_and_fast_labels", || {
+            let mut numbers = Numbers::new(77);
+            let (n, k, d) = (35, 131, 21);
+            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+            let half = |x: &Matrix<f32>| x.as_slice().iter().map(|&v| f16::from_f32(v)).collect::<Vec<f16>>();
+            let brain = matrix(x.as_slice().iter().map(|&v| bf16::from_f32(v)).collect(), n, d);
+            assert_exact("f16", matrix(half(&x), n, d).view(), e.view());
+            assert_exact("f16 both", matrix(half(&x), n, d).view(), matrix(half(&e), k, d).view());
+            assert_exact("bf16", brain.view(), e.view());
+
+            let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
+            let got = assign(x.view(), &on(e.view()), options).unwrap();
+            assert_eq!(got.stats.first, n as u64, "{:?}", got.stats);
+            let (_, nearest) = reference::nearest(x.view(), e.view());
+            for (i, &nearest) in nearest.iter().enumerate() {
+                let own = reference::sq_distance(x.view().row(i), e.view().row(got.labels[i] as usize)).to_f32();
+                assert_eq!(got.sq_distances[i].to_bits(), own.to_bits(), "row {i}");
+                // Rounding to f16 moves a score by about 2^-11 of the norms, which are near the distance here.
+                assert!(own <= nearest * (1.0 + 1e-2), "row {i}: {own} against {nearest}");
+            }
+        });
+    }
+}
+
+#[test]
+fn codewords_are_split_where_rows_are_few_and_joined_in_the_order_of_their_labels() {
+    for machine in machines() {
+        machine.pass("codewords_are_split_where_rows_are_few_and_joined_in_the_order_of_their_labels", || {
+            let mut numbers = Numbers::new(78);
+            for (n, k, d) in [(3, 1500, 2), (140, 700, 3)] {
+                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+                assert_exact(&format!("{n} x {k} x {d}"), x.view(), e.view());
+                let (x, e) = (matrix(numbers.integers(n * d, 9), n, d), matrix(numbers.integers(k * d, 9), k, d));
+                assert_exact(&format!("{n} x {k} x {d}, integers"), x.view(), e.view());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_workspace_takes_vectors_on_the_device_and_other_codebooks() {
+    for machine in
+        machines().into_iter().chain(["simt", "cublas"].map(|it| Machine::new().variable("CODEWORD_CUDA_GEMM", it)))
+    {
+        machine.pass("a_workspace_takes_vectors_on_the_device_and_other_codebooks", || {
+            let mut numbers = Numbers::new(79);
+            let (n, d) = (75, 9);
+            let x = gaussians(&mut numbers, n, d);
+            let books: Vec<Matrix<f32>> = [100, 100, 600, 40].map(|k| gaussians(&mut numbers, k, d)).into();
+            let first = on(books[0].view());
+            let Device::Cuda(context) = first.device() else { panic!("it is on the device") };
+            let stream = context.cuda().new_stream().unwrap();
+            let on_device = stream.clone_htod(x.as_slice()).unwrap();
+            let mut labels = stream.alloc_zeros::<u32>(n).unwrap();
+            let mut sq_distances = stream.alloc_zeros::<f32>(n).unwrap();
+            // Blocks of 32 rows.
+            let mut workspace = Workspace::<f32>::new(&first, &stream, 32).unwrap();
+            for e in &books {
+                workspace.set_codebook(&on(e.view())).unwrap();
+                let view = cuda::MatrixView::new(&on_device, n, d).unwrap();
+                workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+                assert_eq!(total(workspace.check().unwrap()), n as u64);
+                let (expected, expected_distances) = reference::nearest(x.view(), e.view());
+                assert_same_labels("on the device", &stream.clone_dtoh(&labels).unwrap(), &expected, 1);
+                let got = stream.clone_dtoh(&sq_distances).unwrap();
+                assert_same_bits("on the device", &got, &expected_distances);
+            }
+        });
+    }
+}
+
+/// The kernels of the filter pass that a machine launches to assign 1024 rows to 512 codewords of 128 dimensions, and how
+/// often.
+fn launched(test: &str, machine: &Machine, entry: &str) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let machine = machine.clone().set("TRACE", trace.display()).set("CHECK", 0);
+    let output = machine.run(test, || {
+        let (n, k, d) = (1024, 512, 128);
+        let mut numbers = Numbers::new(80);
+        let few = numbers.gaussians(31 * d);
+        let x = matrix(few.iter().copied().cycle().take(n * d).collect(), n, d);
+        let (e, options) = (gaussians(&mut numbers, k, d), AssignOptions::default());
+        let codebook = on(e.view());
+        let got = assign(x.view(), &codebook, options).unwrap();
+        assert_eq!(assign(x.view(), &codebook, options).unwrap().labels, got.labels);
+        let (labels, _) = reference::nearest(matrix(few, 31, d).view(), e.view());
+        let expected: Vec<u32> = (0..n).map(|i| labels[i % 31]).collect();
+        assert_same_labels("repeated rows", &got.labels, &expected, 1);
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    trace.lines().filter(|line| line.starts_with("submit ") && line.contains(entry)).count()
+}
+
+#[test]
+fn tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else() {
+    if !simulated::is_available() {
+        return;
+    }
+    let test = "tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else";
+    let auto = Machine::new().variable("CODEWORD_CUDA_GEMM", "auto");
+    for (machine, used) in [
+        (tensor(), true),
+        (tensor().set("CAPABILITY", 86), true),
+        (tensor().set("CAPABILITY", 89), true),
+        (tensor().set("CAPABILITY", 90), true),
+        (tensor().set("CAPABILITY", 100), false),
+        (tensor().set("CAPABILITY", 120), false),
+        (tensor().set("TENSOR", "coarse"), false),
+        (tensor().set("TENSOR", "coarse").set("CAPABILITY", 90), false),
+        (auto, false),
+        (Machine::new(), false),
+    ] {
+        assert_eq!(launched(test, &machine, "assign_tensor_f16") > 0, used);
+    }
+    // Two calls, one test of the device.
+    assert_eq!(launched(test, &tensor(), "tensor_check_f16"), 1);
+    assert_eq!(launched(test, &tensor().set("TENSOR", "coarse"), "tensor_check_f16"), 1);
+    assert_eq!(launched(test, &Machine::new(), "tensor_check_f16"), 0);
+}
+
+#[test]
+fn tensor_cores_that_are_not_used_are_logged_once() {
+    struct Lines(std::sync::Mutex<Vec<String>>);
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            self.0.lock().expect("no test panics in here").push(format!("{}: {}", record.level(), record.args()));
+        }
+        fn flush(&self) {}
+    }
+    static LINES: Lines = Lines(std::sync::Mutex::new(Vec::new()));
+    for (machine, words) in [
+        (tensor().set("TENSOR", "coarse"), "a sum on those of this device (compute capability 8.0) was off by"),
+        (tensor().set("CAPABILITY", 120), "how those of compute capability 12.0 round is not known"),
+    ] {
+        machine.set("WORDS", words).pass("tensor_cores_that_are_not_used_are_logged_once", || {
+            log::set_logger(&LINES).expect("the only one");
+            log::set_max_level(log::LevelFilter::Warn);
+            let words = std::env::var("CODEWORD_SIM_WORDS").expect("set by the parent");
+            let mut numbers = Numbers::new(81);
+            let (x, e) = (gaussians(&mut numbers, 5, 4), gaussians(&mut numbers, 6, 4));
+            let codebook = on(e.view());
+            for _ in 0..2 {
+                let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+                assert_same_labels("in f32", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
+                let lines = LINES.0.lock().expect("no test panics in here");
+                let said = lines.iter().filter(|line| line.starts_with("WARN: scoring without tensor cores: "));
+                let said: Vec<_> = said.collect();
+                assert!(said.len() == 1 && said[0].contains(&words), "{lines:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn each_allocation_may_be_refused() {
+    if !simulated::is_available() {
+        return;
+    }
+    let test = "each_allocation_may_be_refused";
+    let work = || {
+        let mut numbers = Numbers::new(82);
+        let (x, e) = (gaussians(&mut numbers, 300, 30), gaussians(&mut numbers, 140, 30));
+        let device = Device::cuda(0).expect("the simulated device opens");
+        let labels =
+            Codebook::new(e.view(), &device).and_then(|codebook| assign(x.view(), &codebook, AssignOptions::default()));
+        match labels {
+            Ok(_) => println!("outcome: done"),
+            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
+            Err(error) => println!("outcome: {error}"),
+        }
+    };
+    for nth in 1.. {
+        let output = tensor().set("CHECK", 0).set("FAIL_ALLOC", nth).run(test, work);
+        let text = simulated::text(&output);
+        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
+        if text.contains("outcome: done") {
+            assert!(nth > 20, "{nth}");
+            break;
+        }
+        assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
+    }
+}
