@@ -214,21 +214,22 @@ fn a_sum_that_loses_all_it_may_certifies_nothing_wrong() {
 fn rounding_rows_or_codewords_to_halves_certifies_nothing_wrong() {
     for machine in machines() {
         machine.pass("rounding_rows_or_codewords_to_halves_certifies_nothing_wrong", || {
-            // Rows halfway between two halves in every component, against codewords that are halves: all components round
-            // the same way, towards the second of two codewords; and the other way round.
-            let d = 64;
-            let pattern = |by: f32| move |t: usize| if t % 2 == 0 { 1.0 + by } else { -1.0 - by };
-            let up = 2f32.powi(-11);
-            let vector = |by: f32| (0..d).map(pattern(by));
-            for (row, pair) in [(up * 0.99, [0.0, 2.0 * up]), (up * 1.01, [2.0 * up, 0.0])] {
-                for flip in [false, true] {
-                    // Symmetric about 0, so that nothing is centred.
-                    let [a, b] = if flip { [pair[1], pair[0]] } else { pair };
-                    let e = vector(a).chain(vector(b)).chain(vector(a).map(|v| -v)).chain(vector(b).map(|v| -v));
-                    let x = vector(row).chain(vector(row).map(|v| -v)).collect();
-                    assert_exact("rounded rows", matrix(x, 2, d).view(), matrix(e.collect(), 4, d).view());
-                }
+            let (d, ulp) = (64, 2f32.powi(-10));
+            // A row that stands square on the codewords 1 and -1 but for what rounding takes away, all of it on the side of
+            // 1, and one component on the other side: as halves the row lies nearer to -1.
+            let row = |t: usize| match t {
+                0 => 1.0 - 4.0 * ulp,
+                t if t % 2 == 0 => 1.0 + 0.45 * ulp,
+                _ => -1.0 + 0.22 * ulp,
+            };
+            for sign in [1.0, -1.0] {
+                let e = [sign, -sign].iter().flat_map(|&side| vec![side; d]).collect();
+                let stats =
+                    assert_exact("rounded row", matrix((0..d).map(row).collect(), 1, d).view(), matrix(e, 2, d).view());
+                assert_eq!(stats.first, 0, "{stats:?}");
             }
+            let up = ulp / 2.0;
+            let vector = |by: f32| (0..d).map(move |t| if t % 2 == 0 { 1.0 + by } else { -1.0 - by });
             // Codewords that round onto each other's side of a row that is a half.
             for by in [up * 0.9, up * 1.1] {
                 let e = vector(by)
