@@ -188,6 +188,8 @@ finds! {
     a_missing_warp_barrier: "forgets_the_warp_barrier", grid(1, 32, 0), ["thread (16,0,0) reads shared memory", "thread (15,0,0) wrote, with no barrier between"];
     shared_memory_that_nobody_wrote: "reads_shared_too_early", grid(1, 64, 0), ["thread (32,0,0) reads shared memory", "nothing in the block has written"];
     a_write_behind_dynamic_shared_memory: "overruns_dynamic", grid(1, 64, 128), ["thread (32,0,0) writes 4 bytes outside of its shared memory"];
+    a_write_to_shared_memory_that_is_not_aligned: "writes_misaligned", grid(1, 1, 0),
+        ["thread (0,0,0) writes", "byte 12 of shared memory", "not aligned to 8 bytes"];
     blocks_that_write_the_same_bytes: "blocks_collide", grid(2, 32, 0), ["block (1,0,0), thread (0,0,0) writes", "another block wrote"];
 }
 
@@ -264,6 +266,20 @@ fn memory_that_was_never_written() {
             stream.synchronize().unwrap();
         },
     );
+}
+
+#[test]
+fn a_read_of_four_values_that_are_not_aligned() {
+    let words =
+        ["kernel reads_misaligned, block (0,0,0), thread (1,0,0) reads", "offset 4 of", "not aligned to 16 bytes"];
+    Machine::new().find("a_read_of_four_values_that_are_not_aligned", &words, || {
+        let (context, stream) = open();
+        let (x, mut out) = (floats(&stream, 8), floats(&stream, 8));
+        let reads = kernel(&context, "reads_misaligned");
+        // SAFETY: no; that is what this test is about, and the emulator stops it.
+        unsafe { stream.launch_builder(&reads).arg(&x).arg(&mut out).launch(grid(1, 4, 0)) }.unwrap();
+        assert_eq!(stream.synchronize().unwrap_err().0, CUresult::CUDA_ERROR_MISALIGNED_ADDRESS);
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Building the simulated driver: its own sources, and each kernel file as a library of its own, in
 //! `target/emulator`. Everything is keyed by the hash of what it is made from, so only what changed is built again.
+//! What is made from a changed copy of `kernels/` lies in the copy, and goes with it.
 
 use super::entries::declarations;
 use super::hash;
@@ -12,43 +13,45 @@ const SINCE_12_8: [&str; 1] = ["cuEventElapsedTime_v2"];
 
 /// Builds what is missing and returns the folder of the machines. `checked` says whether each access of a kernel to
 /// memory is checked; without that kernels run some three times faster, and only what the processor notices is found.
-pub fn build(checked: bool) -> PathBuf {
+/// `copy` is a folder of kernel sources that takes the place of `kernels/`.
+pub fn build(checked: bool, copy: Option<&Path>) -> PathBuf {
     let target = super::built_in();
-    fs::create_dir_all(&target).expect("the target folder can be written");
-    // Test processes run side by side; one builds, the others wait for it.
-    let lock = fs::File::create(target.join("lock")).expect("the target folder can be written");
-    lock.lock().expect("locks are supported");
-
     // Tests run in the root of the package.
     let manifest = &std::env::current_dir().expect("there is a current folder");
     let emulator = manifest.join("tests/emulator");
+    let (sources, room) = match copy {
+        None => (manifest.join("kernels"), target.clone()),
+        Some(copy) => {
+            // The driver, and the kernels that the copy leaves as they are.
+            build(checked, None);
+            (copy.to_path_buf(), copy.join("built"))
+        }
+    };
+    fs::create_dir_all(&room).expect("the target folder can be written");
+    // Test processes run side by side; one builds, the others wait for it.
+    let lock = fs::File::create(room.join("lock")).expect("the target folder can be written");
+    lock.lock().expect("locks are supported");
+
     let compiler = compiler();
-    let kernel_compiler = format!("{compiler}{checked}");
     let driver_sources = files(&emulator.join("src"), "cpp");
     let headers = [files(&emulator.join("src"), "h"), files(&emulator.join("include"), "h")].concat();
     let own = [files(&emulator.join("include"), "h"), files(&emulator.join("include/simulated"), "h")].concat();
-    let kernel_headers = [files(&manifest.join("kernels"), "cuh"), files(&manifest.join("kernels"), "h")].concat();
-    let kernels = [files(&emulator.join("kernels"), "cu"), files(&manifest.join("kernels"), "cu")].concat();
+    let kernels = [files(&emulator.join("kernels"), "cu"), files(&sources, "cu")].concat();
+    assert!(kernels.len() > files(&emulator.join("kernels"), "cu").len(), "{}: no kernels", sources.display());
     let build_itself = concat!(include_str!("build.rs"), include_str!("entries.rs")).as_bytes();
 
     let base = contents(&[headers, own.clone()].concat());
     let driver_key = hash(&[compiler.as_bytes(), build_itself, &base, &contents(&driver_sources)]);
     let base = contents(&own);
-    let kernel_base = contents(&kernel_headers);
-    let kernel_keys: Vec<String> = kernels
-        .iter()
-        .map(|file| {
-            hash(&[
-                kernel_compiler.as_bytes(),
-                build_itself,
-                &base,
-                &kernel_base,
-                &contents(std::slice::from_ref(file)),
-            ])
-        })
-        .collect();
-    let all = hash(&[driver_key.as_bytes(), kernel_keys.concat().as_bytes(), format!("{kernels:?}").as_bytes()]);
-    let machines = target.join(format!("machines-{all}"));
+    let kernel_compiler = format!("{compiler}{checked}");
+    let kernel_key = |file: &PathBuf| {
+        let text = contents(&with_headers(file, &sources));
+        hash(&[kernel_compiler.as_bytes(), build_itself, &base, &text])
+    };
+    let kernel_keys: Vec<String> = kernels.iter().map(kernel_key).collect();
+    let names: Vec<String> = kernels.iter().map(|file| stem(file)).collect();
+    let all = hash(&[driver_key.as_bytes(), kernel_keys.concat().as_bytes(), format!("{names:?}").as_bytes()]);
+    let machines = room.join(format!("machines-{all}"));
     if machines.join("done").exists() {
         return machines;
     }
@@ -57,15 +60,19 @@ pub fn build(checked: bool) -> PathBuf {
     if !driver.join("done").exists() {
         build_driver(&emulator, &driver_sources, &driver);
     }
-    let built: Vec<PathBuf> = kernels
+    let place = |room: &Path, name: &str, key: &str| {
+        room.join("kernels").join(format!("{name}-{key}")).join(format!("{name}.so"))
+    };
+    let built: Vec<PathBuf> = names
         .iter()
         .zip(&kernel_keys)
-        .map(|(file, key)| {
-            target.join("kernels").join(format!("{}-{key}", stem(file))).join(format!("{}.so", stem(file)))
+        .map(|(name, key)| {
+            let shared = place(&target, name, key);
+            if shared.exists() { shared } else { place(&room, name, key) }
         })
         .collect();
     let missing: Vec<usize> = (0..kernels.len()).filter(|&i| !built[i].exists()).collect();
-    parallel(&missing, |&i| build_kernel(&emulator, manifest, &kernels[i], &driver, &built[i], checked));
+    parallel(&missing, |&i| build_kernel(&emulator, &sources, &kernels[i], &driver, &built[i], checked));
     assemble(&machines, &driver, &built);
     machines
 }
@@ -141,13 +148,11 @@ fn build_driver(emulator: &Path, sources: &[PathBuf], folder: &Path) {
 }
 
 /// A library of the kernels of one file: the file itself, unchanged, and the entries that the driver looks up.
-fn build_kernel(emulator: &Path, manifest: &Path, source: &Path, driver: &Path, library: &Path, checked: bool) {
+fn build_kernel(emulator: &Path, headers: &Path, source: &Path, driver: &Path, library: &Path, checked: bool) {
     let folder = library.parent().expect("it lies in a folder of its own");
     fs::create_dir_all(folder).expect("the target folder can be written");
-    let include = [
-        "-I".to_string() + &emulator.join("include").to_string_lossy(),
-        "-I".to_string() + &manifest.join("kernels").to_string_lossy(),
-    ];
+    let include =
+        ["-I".to_string() + &emulator.join("include").to_string_lossy(), "-I".to_string() + &headers.to_string_lossy()];
     let force = ["-include", "cuda_runtime.h", "-x", "c++"];
     let mut list = gpp(folder);
     list.args(&include).args(["-E", "-P", "-DSIMULATED_LIST"]).args(force).arg(source);
@@ -189,6 +194,8 @@ fn build_kernel(emulator: &Path, manifest: &Path, source: &Path, driver: &Path, 
         if part == "kernels" && checked {
             // Calls a function of the driver before each access to memory.
             command.args(["-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]);
+            // And one where a value does not lie where its type has to.
+            command.arg("-fsanitize=alignment");
         }
         command.arg(format!("{part}.cpp")).args(["-o", &format!("{part}.o")]);
         run(command);
@@ -242,11 +249,34 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
+/// A kernel file and the headers of its folder that it includes, and that these include.
+fn with_headers(file: &Path, folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![file.to_path_buf()];
+    let mut next = 0;
+    while let Some(file) = found.get(next) {
+        let text = fs::read_to_string(file).expect("a source can be read");
+        for name in text.lines().filter_map(|line| line.trim().strip_prefix("#include \"")?.strip_suffix('"')) {
+            let header = folder.join(name);
+            if header.exists() && !found.contains(&header) {
+                found.push(header);
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
+/// Names and texts of files. Not their folders: a copy of a file is made into the same library.
 fn contents(files: &[PathBuf]) -> Vec<u8> {
-    files
-        .iter()
-        .flat_map(|file| [file.as_os_str().as_encoded_bytes(), &fs::read(file).expect("a source can be read")].concat())
-        .collect()
+    let mut all = Vec::new();
+    for file in files {
+        let name = file.file_name().expect("a file").as_encoded_bytes();
+        for part in [name, &fs::read(file).expect("a source can be read")] {
+            all.extend((part.len() as u64).to_le_bytes());
+            all.extend(part);
+        }
+    }
+    all
 }
 
 fn stem(file: &Path) -> String {

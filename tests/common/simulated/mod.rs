@@ -4,11 +4,11 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
-use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 mod build;
 mod entries;
@@ -160,6 +160,8 @@ impl Machine {
             let name = format!("CODEWORD_SIM_{name}");
             self.settings.iter().rev().find(|it| it.0 == name).map(|it| it.1.clone())
         };
+        let kernels =
+            setting("KERNELS").map(PathBuf::from).or(std::env::var_os("CODEWORD_SIM_KERNELS").map(Into::into));
         let driver = setting("DRIVER").and_then(|it| it.parse().ok()).unwrap_or(12080);
         let cublas = self.folder == Folder::Full && setting("CUBLAS").as_deref() != Some("absent");
         let name = match self.folder {
@@ -171,7 +173,7 @@ impl Machine {
             _ if cublas => "new",
             _ => "new-driver-only",
         };
-        root(setting("CHECK").as_deref() != Some("0")).join(name)
+        root(setting("CHECK").as_deref() != Some("0"), kernels).join(name)
     }
 }
 
@@ -185,10 +187,12 @@ pub fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The folder that holds the built machines; built by the first caller of all processes.
-fn root(checked: bool) -> &'static Path {
-    static ROOTS: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
-    ROOTS[usize::from(checked)].get_or_init(|| build::build(checked))
+/// The folder that holds the built machines; built by the first caller of all processes. `copy` is a folder of kernel
+/// sources in place of `kernels/`.
+fn root(checked: bool, copy: Option<PathBuf>) -> PathBuf {
+    static ROOTS: Mutex<BTreeMap<(bool, Option<PathBuf>), PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut roots = ROOTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    roots.entry((checked, copy)).or_insert_with_key(|(checked, copy)| build::build(*checked, copy.as_deref())).clone()
 }
 
 /// What the simulated driver is built in and leaves records in: `target/emulator`, above the folder of this program.

@@ -77,3 +77,17 @@ extern "C" __global__ void runs_deep(int depth, int *out) {
     volatile int start = 0;
     out[threadIdx.x] = deep(depth, &start);
 }
+
+// Four values at once from an address that is a multiple of four bytes only.
+extern "C" __global__ void reads_misaligned(const float *in, float *out) {
+    const float4 four = *reinterpret_cast<const float4 *>(in + threadIdx.x);
+    out[threadIdx.x] = four.x + four.w;
+}
+
+extern "C" __global__ void writes_misaligned(float *out) {
+    __shared__ float4 fours[3];
+    float *values = reinterpret_cast<float *>(fours);
+    *reinterpret_cast<float2 *>(values + 3 + threadIdx.x) = make_float2(1.0f, 2.0f);
+    __syncthreads();
+    out[threadIdx.x] = values[3 + threadIdx.x];
+}
