@@ -3,6 +3,7 @@
 #
 # scripts/sass.sh            the shipped PTX through ptxas 13 for every GPU generation, with a table of registers; and
 #                            kernels/*.cu through nvcc 13 for compute_80, sm_80 and sm_90
+# scripts/sass.sh --facts FILE    the same, and what scripts/facts.py says about every kernel into FILE
 # scripts/sass.sh STEM SM    print the machine code of one kernel: scripts/sass.sh gather sm_90
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,14 +20,17 @@ generations() {
     esac
 }
 
-if [ $# -eq 2 ]; then
+facts="$work/facts"
+if [ "${1:-}" = --facts ] && [ $# -eq 2 ]; then
+    facts="$2"
+elif [ $# -eq 2 ]; then
     arch=compute_80
     [ "$2" != sm_90a ] || arch=compute_90a
     "$PTXAS" -arch="$2" -o "$work/cubin" "kernels/ptx/$1.$arch.ptx"
     "$NVDISASM" -c "$work/cubin"
     exit
 elif [ $# -ne 0 ]; then
-    echo "sass: expected no argument, or STEM and SM" >&2
+    echo "sass: expected no argument, --facts FILE, or STEM and SM" >&2
     exit 2
 fi
 
@@ -37,7 +41,7 @@ complain() {
     bad=1
 }
 
-: >"$work/registers"
+: >"$facts"
 for ptx in kernels/ptx/*.ptx; do
     for sm in $(generations "$ptx"); do
         if ! "$PTXAS" -v --warn-on-spills --warning-as-error -arch="$sm" -o "$work/cubin" "$ptx" >"$work/log" 2>&1; then
@@ -47,13 +51,8 @@ for ptx in kernels/ptx/*.ptx; do
             # Beside the report that -v asks for there is something else.
             complain "ptxas on $ptx for $sm is not clean"
         fi
-        awk -v sm="$sm" -F"'" '
-            /Compiling entry function/ { entry = $2 }
-            /Used [0-9]+ registers/ {
-                match($0, /Used [0-9]+/); registers = substr($0, RSTART + 5, RLENGTH - 5)
-                smem = match($0, /[0-9]+ bytes smem/) ? substr($0, RSTART, RLENGTH - 11) : 0
-                print entry, sm, registers, smem
-            }' "$work/log" >>"$work/registers"
+        "$NVDISASM" -c "$work/cubin" >"$work/sass"
+        python3 scripts/facts.py "$work/log" "$work/sass" "$sm" >>"$facts"
     done
 done
 
@@ -74,6 +73,6 @@ echo "registers (and bytes of static shared memory) of every entry of the shippe
 awk '
     !($1 in seen) { seen[$1] = 1; order[++count] = $1 }
     { row[$1] = row[$1] sprintf("  %s %d (%d)", $2, $3, $4) }
-    END { for (i = 1; i <= count; i++) printf "%-32s%s\n", order[i], row[order[i]] }' "$work/registers"
+    END { for (i = 1; i <= count; i++) printf "%-32s%s\n", order[i], row[order[i]] }' "$facts"
 [ "$bad" -eq 0 ]
 echo "sass: no spill, no warning"

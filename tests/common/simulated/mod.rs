@@ -197,7 +197,7 @@ fn root(checked: bool, copy: Option<PathBuf>) -> PathBuf {
 
 /// What the simulated driver is built in and leaves records in: `target/emulator`, above the folder of this program.
 /// Found when it runs, not when it is compiled: a program that was packed for another machine holds no path of this.
-fn built_in() -> PathBuf {
+pub fn built_in() -> PathBuf {
     let program = std::env::current_exe().expect("a test knows its own file");
     program.ancestors().nth(3).expect("target/PROFILE/deps/PROGRAM").join("emulator")
 }

@@ -1,0 +1,365 @@
+#!/usr/bin/env python3
+"""Changes the kernels in small ways, one change at a time, and sees whether the tests notice.
+
+scripts/mutate.py                       300 mutants of kernels/, the same ones every time
+scripts/mutate.py --count N --seed S    N others
+scripts/mutate.py --only assign.cu,best.cuh    of these files alone
+scripts/mutate.py --list                print the mutants, run nothing
+scripts/mutate.py --rust                mutants of the launch wrappers, src/backend/cuda: see scripts/mutate_rust.py
+
+A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
+driver runs the copy (CODEWORD_SIM_KERNELS), so that a mutant costs one g++ call and the tests that launch its kernels,
+cheapest first, up to the one that fails. A test that takes ten times its time and 20 s more is failed, too.
+
+Caught: some test failed. Survivors are printed with their place and change; scripts/mutate.survivors says of some why
+no test can tell them, or need. The run fails where fewer than 95 of 100 are caught or a survivor is not explained.
+Needs Python 3.8, Rust and g++.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "kernels"
+WORK = ROOT / "target" / "mutate"
+SURVIVORS = ROOT / "scripts" / "mutate.survivors"
+BAR = 0.95
+
+# What is replaced by what: (name, pattern, replacements). Operators are those of formatted code: with spaces around.
+CHANGES = [
+    ("comparison", r" < ", [" <= "]),
+    ("comparison", r" <= ", [" < "]),
+    ("comparison", r" > ", [" >= "]),
+    ("comparison", r" >= ", [" > "]),
+    ("comparison", r" == ", [" != "]),
+    ("comparison", r" != ", [" == "]),
+    ("arithmetic", r" \+ ", [" - "]),
+    ("arithmetic", r" - ", [" + "]),
+    ("arithmetic", r" \* ", [" + "]),
+    ("arithmetic", r" / ", [" * "]),
+    ("arithmetic", r" % ", [" / "]),
+    ("arithmetic", r" \+= ", [" -= ", " = "]),
+    ("arithmetic", r" -= ", [" += "]),
+    ("arithmetic", r" \*= ", [" += "]),
+    ("arithmetic", r" /= ", [" -= "]),
+    ("arithmetic", r"(?<=[\w\]])\+\+", [" += 2"]),
+    ("arithmetic", r"(?<=[\w\]])--(?=[;)])", [" -= 2"]),
+    ("sign", r"(?<=[=(,?:] )-(?=[\w(])", [""]),
+    ("bits", r" << ", [" >> "]),
+    ("bits", r" >> ", [" << "]),
+    ("bits", r" & ", [" | "]),
+    ("bits", r" \| ", [" & "]),
+    ("bits", r" \^ ", [" | "]),
+    ("bits", r"~(?=[\w(])", [""]),
+    ("bits", r" \|= ", [" = "]),
+    ("bits", r" &= ", [" = "]),
+    ("logic", r" && ", [" || "]),
+    ("logic", r" \|\| ", [" && "]),
+    ("logic", r"(?<=[( ])!(?=[\w(])", [""]),
+    ("choice", r" \? ([^?:;{}]+?) : ([^?:;,{}()]+)", [r" ? \2 : \1"]),
+    ("constant", r"(?<![\w.])\d+(?=u?(?:ll)?\b(?!\.))", [lambda m: str(int(m[0]) + 1), lambda m: str(int(m[0]) - 1)]),
+    ("constant", r"(?<![\w.])\d+\.\d+(?:e[-+]?\d+)?(?=f?\b)", [lambda m: repr(float(m[0]) / 2 if float(m[0]) else 1.0)]),
+    ("constant", r"\b1\.000001\b", ["0.999999"]),
+    ("mask", r"\b0x[0-9a-f]+(?=u?(?:ll)?\b)", [lambda m: hex(int(m[0], 16) >> 1)]),
+    ("mask", r"\bFULL_WARP\b", ["0x0000ffffu"]),
+    ("mask", r"\bMAGNITUDE_BITS\b", ["0xffffffffu"]),
+    ("exchange", r"__shfl_xor_sync\(", ["__shfl_down_sync("]),
+    ("exchange", r"__shfl_up_sync\(", ["__shfl_down_sync("]),
+    ("exchange", r"__(any)_sync\(", ["__all_sync("]),
+    ("barrier", r"__syncthreads\(\);", [";"]),
+    ("barrier", r"__syncwarp\(\);", [";"]),
+    ("atomic", r"\batomicMin\(", ["atomicMax("]),
+    ("atomic", r"\batomicMax\(", ["atomicMin("]),
+    ("atomic", r"\batomicAdd\(", ["atomicMax("]),
+    ("rounding", r"__([fd])add_rn\(", [r"__\1sub_rn("]),
+    ("rounding", r"__([fd])sub_rn\(", [r"__\1add_rn("]),
+    ("rounding", r"__([fd])mul_rn\(", [r"__\1add_rn("]),
+    ("rounding", r"__([fd])add_rn\(", [r"__\1add_ru("]),
+    ("rounding", r"__([fd])mul_rn\(", [r"__\1mul_rd("]),
+    ("rounding", r"__double2float_rn\(", ["__double2float_rd("]),
+    ("rounding", r"__dsqrt_rn\(", ["("]),
+    ("rounding", r"__fmaf_rn\(([^,()]+), ([^,()]+), ", [r"__fmaf_rn(\1, -\2, "]),
+    ("rounding", r"\bfabs\(", ["("]),
+    ("condition", r"\b(if|while) \((.+?)\)(?= \{| continue;| return| break;| [a-z_.]+\(| [\w.\->\[\]]+ [-+|&]?= )", [r"\1 (!(\2))"]),
+]
+
+# A whole line that can be left out. Not a declaration: those do not compile without.
+STATEMENT = re.compile(r"^\s*(?:[\w.\->\[\]]+(?:\([^;]*\))? [-+*/|&^]?= [^;]*|[a-z_]\w*\([^;]*\)|continue|break|return|[\w.\[\]]+\+\+);\s*$")
+# A declaration's bounds and names say nothing that a test could tell.
+SKIPPED = re.compile(r"^\s*(?:#|static_assert|typedef|\}|template|//)|__launch_bounds__|__restrict__|__shared__|^\s*(?:const )?(?:float|double|u32|u64|Best) \w+\[[^=]*\];")
+
+
+class Mutant:
+    def __init__(self, file, line, kind, before, after):
+        self.file, self.line, self.kind, self.before, self.after = file, line, kind, before, after
+
+    def __str__(self):
+        return f"kernels/{self.file}:{self.line} {self.kind}\n- {self.before.strip()}\n+ {self.after.strip()}"
+
+    def key(self):
+        return f"kernels/{self.file}", self.before.strip(), self.after.strip()
+
+
+def code_of(line):
+    """The line without its comment."""
+    at = line.find("//")
+    return line if at < 0 else line[:at].rstrip()
+
+
+def mutants_of(file, text):
+    """Every mutant of a file, in the order of its lines."""
+    found, inside = {}, False
+    for number, line in enumerate(text.splitlines(), 1):
+        code = code_of(line)
+        # Between a function's name and its body there are only names and types.
+        if re.match(r"^(?:extern|static|template|struct|enum|__device__)", code):
+            inside = bool(re.search(r"\{.*\}", code))
+            if re.match(r"^(?:struct|enum)", code):
+                inside = False
+            elif code.endswith("{"):
+                inside = True
+                continue
+        elif code.startswith(" ") and not inside:
+            inside = code.endswith(") {")
+            continue
+        if code == "}" or code == "};":
+            inside = False
+        if not inside or not code.strip() or SKIPPED.search(code):
+            continue
+        start = code.index("{") if re.match(r"^(?:static|__device__)", code) else 0
+        for kind, pattern, replacements in CHANGES:
+            for match in re.finditer(pattern, code):
+                for replacement in replacements if match.start() >= start else []:
+                    new = replacement(match) if callable(replacement) else match.expand(replacement)
+                    after = code[: match.start()] + new + code[match.end() :]
+                    if after != code and after not in found:
+                        found[number, after] = Mutant(file, number, kind, code, after)
+        if STATEMENT.match(code) and "const " not in code:
+            after = re.match(r"^\s*", code)[0] + ";"
+            found.setdefault((number, after), Mutant(file, number, "statement", code, after))
+    return list(found.values())
+
+
+def all_mutants(only):
+    mutants = []
+    for path in sorted(list(KERNELS.glob("*.cu")) + list(KERNELS.glob("*.cuh"))):
+        # The tensor-core operations have tests of their own, and no kernel that could be judged.
+        if (not only or path.name in only) and path.name != "ptx.cuh":
+            mutants += mutants_of(path.name, path.read_text())
+    return mutants
+
+
+def dependents(file):
+    """The kernel files that a file is part of, itself included."""
+    texts = {path.name: path.read_text() for path in KERNELS.iterdir() if path.suffix in (".cu", ".cuh")}
+    names, grown = {file}, True
+    while grown:
+        more = {name for name, text in texts.items() if any(f'#include "{it}"' in text for it in names)} - names
+        names |= more
+        grown = bool(more)
+    return {name[:-3] for name in names if name.endswith(".cu")}
+
+
+def entries_of(stem):
+    """The names of the kernels of a file."""
+    parts = (KERNELS / f"{stem}.cu").read_text().split('extern "C" __global__')[1:]
+    return {re.search(r"(\w+)\(", re.sub(r"__launch_bounds__\([^)]*\)", "", part))[1] for part in parts}
+
+
+class Test:
+    def __init__(self, program, name):
+        self.program, self.name = program, name
+        self.seconds, self.kernels = 0.0, set()
+
+    def run(self, environment, limit):
+        """Whether it passes: True, False, or None beyond the limit; and what it wrote."""
+        command = [self.program, "--exact", self.name]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "RUST_BACKTRACE": "0", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=limit)
+            return process.returncode == 0, output.decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None, "beyond its time limit"
+
+
+def programs(offline_names):
+    command = ["cargo", "test", "--no-run", "--message-format=json"]
+    for name in offline_names:
+        command += ["--test", name]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout.decode()
+    found = []
+    for line in output.splitlines():
+        message = json.loads(line)
+        if message.get("reason") == "compiler-artifact" and message.get("executable") and message["target"]["kind"] == ["test"]:
+            found.append(message["executable"])
+    return found
+
+
+def baseline(slowest):
+    """The tests that pass on the kernels as they are within `slowest` seconds, with the kernels that each launches."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    tests = []
+    # Those that start the command line tool: what kernels do is seen by the others.
+    names = {path.stem for path in (ROOT / "tests").glob("cuda*.rs")} - {"cuda_cli", "cuda_driver"}
+    for program in programs(sorted(names)):
+        listed = subprocess.run([program, "--list"], stdout=subprocess.PIPE, check=True).stdout.decode()
+        tests += [Test(program, line[: -len(": test")]) for line in listed.splitlines() if line.endswith(": test")]
+    kept = []
+    for index, test in enumerate(tests):
+        # The first of all builds the simulated driver.
+        if index == 0:
+            test.run({}, 600)
+        start = time.monotonic()
+        passed, output = test.run({}, slowest)
+        test.seconds = time.monotonic() - start
+        if passed is None:
+            continue
+        if not passed:
+            sys.exit(f"mutate: {test.name} fails on the kernels as they are\n{output}")
+        # tests/common/simulated/launched.rs
+        for record in (ROOT / "target/emulator/launched").glob(f"{pathlib.Path(test.program).name}@*/{test.name}"):
+            test.kernels |= set(record.read_text().split())
+        if test.kernels:
+            kept.append(test)
+    return sorted(kept, key=lambda test: test.seconds)
+
+
+def judge(mutant, tests, folder):
+    """None where it survives, else what caught it; "stillborn" where it does not compile."""
+    shutil.rmtree(folder, ignore_errors=True)
+    copy = folder / "kernels"
+    copy.mkdir(parents=True)
+    for path in KERNELS.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    lines = (copy / mutant.file).read_text().splitlines(keepends=True)
+    lines[mutant.line - 1] = mutant.after + "\n"
+    (copy / mutant.file).write_text("".join(lines))
+    wanted = set().union(*(entries_of(stem) for stem in dependents(mutant.file)))
+    for test in tests:
+        if not test.kernels & wanted:
+            continue
+        passed, output = test.run({"CODEWORD_SIM_KERNELS": str(copy)}, 10 * test.seconds + 20)
+        if passed is None:
+            return f"{test.name}: beyond its time limit"
+        if not passed:
+            if '"g++"' in output or "cc1plus" in output:
+                return "stillborn"
+            finding = re.search(r"simulated CUDA: .*", output) or re.search(r"panicked at .*\n(.*)", output)
+            return f"{test.name}: {finding[0] if finding else 'failed'}"
+    return None
+
+
+def explained():
+    """Change to reason, of scripts/mutate.survivors."""
+    reasons = {}
+    if SURVIVORS.exists():
+        blocks = re.findall(r"^(kernels/\S+)\n- (.*)\n\+ (.*)\n= (.*(?:\n  .*)*)", SURVIVORS.read_text(), re.M)
+        for file, before, after, reason in blocks:
+            reasons[file, before.strip(), after.strip()] = " ".join(reason.split())
+    return reasons
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--slowest", type=float, default=8.0, help="seconds of the slowest test that is used")
+    parser.add_argument("--again", help="a file of survivors as this script prints them: judge only these")
+    options = parser.parse_args()
+
+    mutants = all_mutants([name for name in options.only.split(",") if name])
+    total = len(mutants)
+    random.Random(options.seed).shuffle(mutants)
+    if options.again:
+        wanted = {tuple(block) for block in re.findall(r"^(kernels/[\w.]+):.*\n- (.*)\n\+ (.*)", pathlib.Path(options.again).read_text(), re.M)}
+        mutants = [mutant for mutant in mutants if mutant.key() in wanted]
+    mutants = mutants[: options.count]
+    if options.list:
+        print("\n".join(map(str, sorted(mutants, key=lambda it: (it.file, it.line)))))
+        print(f"{len(mutants)} of {total}")
+        return
+    tests = baseline(options.slowest)
+    print(f"{len(mutants)} of {total} mutants against {len(tests)} tests of {sum(t.seconds for t in tests):.0f} s", flush=True)
+
+    start, lock, done = time.monotonic(), threading.Lock(), []
+    folders = [WORK / f"copy{index}" for index in range(options.jobs)]
+    free = folders[:]
+
+    def work(mutant):
+        with lock:
+            folder = free.pop()
+        try:
+            outcome = judge(mutant, tests, folder)
+        finally:
+            with lock:
+                free.append(folder)
+        with lock:
+            done.append((mutant, outcome))
+            if outcome is None:
+                print(f"survived: {mutant}", flush=True)
+            if len(done) % 20 == 0:
+                print(f"{len(done)} after {time.monotonic() - start:.0f} s", flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(work, mutants))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    report(done, time.monotonic() - start)
+
+
+def report(done, seconds):
+    reasons = explained()
+    with open(WORK / "log", "w") as log:
+        for mutant, outcome in sorted(done, key=lambda it: (it[0].file, it[0].line)):
+            log.write(f"{mutant}\n= {outcome or 'SURVIVED'}\n\n")
+    judged = [(mutant, outcome) for mutant, outcome in done if outcome != "stillborn"]
+    unexplained = 0
+    print(f"\n{'file':28}{'mutants':>8}{'caught':>8}{'share':>8}")
+    for file, group in itertools.groupby(sorted(judged, key=lambda it: it[0].file), lambda it: it[0].file):
+        group = list(group)
+        caught = sum(outcome is not None for _, outcome in group)
+        print(f"kernels/{file:20}{len(group):8}{caught:8}{caught / len(group):8.1%}")
+    print("\nsurvivors:")
+    for mutant, outcome in sorted(judged, key=lambda it: (it[0].file, it[0].line)):
+        if outcome is None:
+            reason = reasons.get(mutant.key())
+            unexplained += reason is None
+            print(f"{mutant}\n= {reason or 'NOT EXPLAINED'}\n")
+    caught = sum(outcome is not None for _, outcome in judged)
+    share = caught / max(1, len(judged))
+    print(
+        f"mutate: {caught} of {len(judged)} caught ({share:.1%}), {unexplained} survivors not explained, "
+        f"{len(done) - len(judged)} did not compile, {seconds:.0f} s"
+    )
+    if share < BAR or unexplained:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
