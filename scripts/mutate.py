@@ -9,7 +9,7 @@ scripts/mutate.py --rust                mutants of the launch wrappers, src/back
 
 A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
 driver runs the copy (CODEWORD_SIM_KERNELS), so that a mutant costs one g++ call and the tests that launch its kernels,
-cheapest first, up to the one that fails. A test that takes ten times its time and 20 s more is failed, too.
+those first that caught most mutants per second, up to the one that fails. A test that takes five times its time and 10 s more is failed, too.
 
 Caught: some test failed. Survivors are printed with their place and change; scripts/mutate.survivors says of some why
 no test can tell them, or need. The run fails where fewer than 95 of 100 are caught or a survivor is not explained.
@@ -17,6 +17,7 @@ Needs Python 3.8, Rust and g++.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import itertools
 import json
@@ -181,7 +182,11 @@ def entries_of(stem):
 class Test:
     def __init__(self, program, name):
         self.program, self.name = program, name
-        self.seconds, self.kernels = 0.0, set()
+        self.seconds, self.kernels, self.catches = 0.0, set(), collections.Counter()
+
+    def worth(self, file):
+        """Mutants of this file, and a few of all, that it caught per second."""
+        return (self.catches[file] + 0.1 * sum(self.catches.values()) + 0.1) / (self.seconds + 0.1)
 
     def run(self, environment, limit):
         """Whether it passes: True, False, or None beyond the limit; and what it wrote."""
@@ -258,15 +263,17 @@ def judge(mutant, tests, folder):
     lines[mutant.line - 1] = mutant.after + "\n"
     (copy / mutant.file).write_text("".join(lines))
     wanted = set().union(*(entries_of(stem) for stem in dependents(mutant.file)))
-    for test in tests:
+    for test in sorted(tests, key=lambda it: -it.worth(mutant.file)):
         if not test.kernels & wanted:
             continue
-        passed, output = test.run({"CODEWORD_SIM_KERNELS": str(copy)}, 10 * test.seconds + 20)
+        passed, output = test.run({"CODEWORD_SIM_KERNELS": str(copy)}, 5 * test.seconds + 10)
         if passed is None:
+            test.catches[mutant.file] += 1
             return f"{test.name}: beyond its time limit"
         if not passed:
             if '"g++"' in output or "cc1plus" in output:
                 return "stillborn"
+            test.catches[mutant.file] += 1
             finding = re.search(r"simulated CUDA: .*", output) or re.search(r"panicked at .*\n(.*)", output)
             return f"{test.name}: {finding[0] if finding else 'failed'}"
     return None
@@ -289,7 +296,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--slowest", type=float, default=8.0, help="seconds of the slowest test that is used")
+    parser.add_argument("--slowest", type=float, default=5.0, help="seconds of the slowest test that is used")
     parser.add_argument("--again", help="a file of survivors as this script prints them: judge only these")
     options = parser.parse_args()
 

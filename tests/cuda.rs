@@ -96,6 +96,30 @@ fn sizes_around_every_tile() {
 }
 
 #[test]
+fn distances_beside_the_middle_of_two_f32_are_rounded_by_their_lowest_bit() {
+    Machine::new().pass("distances_beside_the_middle_of_two_f32_are_rounded_by_their_lowest_bit", || {
+        let mut numbers = Numbers::new(42);
+        let (d, mut rows) = (5, Vec::new());
+        // A square of 24 bits, half a step of it, and one or two equal bits far below, or none: every place that the
+        // lowest bit of the sum can have, and ties to even.
+        for lowest in 13..72 {
+            for shift in [0, -7, -40] {
+                let whole = (2897 + numbers.below(1100)) as f32;
+                // A quarter twice is half a step of numbers from 2^23 to 2^24.
+                let mut row = [whole, 0.5, 0.5, 0.0, 0.0];
+                let low = 2f32.powi(-lowest);
+                row[3] = if lowest % 5 == 0 { 0.0 } else { low };
+                row[4] = if lowest % 3 == 0 { low } else { 0.0 };
+                rows.extend(row.iter().map(|v| v * 2f32.powi(shift)));
+            }
+        }
+        let n = rows.len() / d;
+        let e = matrix(vec![0.0f32; d], 1, d);
+        assert_assign_same("beside the middle", &cuda(), matrix(rows, n, d).view(), e.view());
+    });
+}
+
+#[test]
 fn more_equidistant_codewords_than_a_block_can_list() {
     Machine::new().pass("more_equidistant_codewords_than_a_block_can_list", || {
         // Distinct corners of a cube around zero, the lowest label hidden among copies of later ones.
