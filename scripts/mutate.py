@@ -5,11 +5,11 @@ scripts/mutate.py                       300 mutants of kernels/, the same ones e
 scripts/mutate.py --count N --seed S    N others
 scripts/mutate.py --only assign.cu,best.cuh    of these files alone
 scripts/mutate.py --list                print the mutants, run nothing
-scripts/mutate.py --rust                mutants of the launch wrappers, src/backend/cuda: see scripts/mutate_rust.py
 
 A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
 driver runs the copy (CODEWORD_SIM_KERNELS), so that a mutant costs one g++ call and the tests that launch its kernels,
-those first that caught most mutants per second, up to the one that fails. A test that takes five times its time and 10 s more is failed, too.
+those first that caught most mutants per second, up to the one that fails. A test that takes five times its time and
+10 s more has failed, too.
 
 Caught: some test failed. Survivors are printed with their place and change; scripts/mutate.survivors says of some why
 no test can tell them, or need. The run fails where fewer than 95 of 100 are caught or a survivor is not explained.

@@ -103,8 +103,9 @@ fn distances_beside_the_middle_of_two_f32_are_rounded_by_their_lowest_bit() {
         // A square of 24 bits, half a step of it, and one or two equal bits far below, or none: every place that the
         // lowest bit of the sum can have, and ties to even.
         for lowest in 13..72 {
-            for shift in [0, -7, -40] {
-                let whole = (2897 + numbers.below(1100)) as f32;
+            // Words of the exact sum begin at every 32nd bit, and a shift moves squares by two.
+            for shift in -40..=0 {
+                let whole = (2900 + 2 * numbers.below(500) + usize::from(lowest % 7 == 0)) as f32;
                 // A quarter twice is half a step of numbers from 2^23 to 2^24.
                 let mut row = [whole, 0.5, 0.5, 0.0, 0.0];
                 let low = 2f32.powi(-lowest);

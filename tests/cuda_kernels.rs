@@ -8,9 +8,11 @@ mod common;
 mod simulated;
 
 use codeword::backend::cuda::ptx::KERNELS;
+use codeword::cuda::Workspace;
 use codeword::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use codeword::cuda::cudarc::nvrtc::Ptx;
-use common::Numbers;
+use codeword::{Codebook, Device};
+use common::{Numbers, assert_same_bits, matrix};
 use simulated::Machine;
 use std::sync::Arc;
 
@@ -146,12 +148,12 @@ fn facts_of_rows_whose_arithmetic_is_exact_are_those_of_the_header() {
                         }
                         tail = [f64::from(expected[0]), f64::from(expected[1])];
                     }
-                    common::assert_same_bits(&name, &got.facts[4 * i..][..4], &expected);
+                    assert_same_bits(&name, &got.facts[4 * i..][..4], &expected);
                     let shrunk = if plain { tail[1] } else { tail[1] * (1.0 - 4.0 * U) };
                     let scaled = |v: &f64| if kind == PACKED { (v * power * 2f64.powi(shift)) as f32 } else { 0.0 };
                     let mut packed: Vec<f32> = row.iter().map(scaled).collect();
                     packed.extend([if plain { 0.0 } else { tail[0] as f32 }, -shrunk as f32]);
-                    common::assert_same_bits(&name, &got.packed[(d + 2) * i..][..d + 2], &packed);
+                    assert_same_bits(&name, &got.packed[(d + 2) * i..][..d + 2], &packed);
                 }
             }
         }
@@ -225,5 +227,26 @@ fn a_row_is_settled_where_its_certificate_holds_and_nowhere_else() {
         // A single codeword has no rival, and a NaN settles nothing.
         assert!(open_rows(&[1.0], &[[1e30, 1.0]; 3], &[1e9], &[1e9], U, 1.0).is_empty());
         assert_eq!(open_rows(&[1.0, 0.5], &[[f32::NAN, 1.0]; 2], &[1.0; 2], &[1.0; 2], U, 0.0), [0, 1]);
+    });
+}
+
+#[test]
+fn decoded_vectors_go_to_any_address() {
+    Machine::new().pass("decoded_vectors_go_to_any_address", || {
+        // Rows that 128-bit copies would fit, at addresses of which a quarter lie where they need to.
+        let (k, d) = (5, 8);
+        let e = matrix(Numbers::new(72).gaussians(k * d), k, d);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let Device::Cuda(context) = Device::cuda(0).unwrap() else { unreachable!("it was asked for") };
+        let stream = context.new_stream().unwrap();
+        let codes = stream.clone_htod(&[3u32, 1, 4]).unwrap();
+        let mut workspace = Workspace::<f32>::new(&codebook, &stream, 4).unwrap();
+        let expected = [3, 1, 4].map(|j| e.view().row(j)).concat();
+        for start in 0..120 {
+            let mut room = stream.alloc_zeros::<f32>(start + 3 * d).unwrap();
+            workspace.decode(&codes, &mut room.slice_mut(start..)).unwrap();
+            workspace.check().unwrap();
+            assert_same_bits("decoded", &stream.clone_dtoh(&room).unwrap()[start..], &expected);
+        }
     });
 }

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Kernels under many schedules: the quick tests of tests/cuda*.rs with blocks and threads in the random order of seeds 1
+# to 15, and with seed 0, where they come in turn. The simulated driver finds nothing, and no bit changes.
+#
+# scripts/schedules.sh [SEEDS]    SEEDS: how many, 16 by default
+#
+# Tests that choose seeds themselves run as they are. Left out, for time, are those below: they run the same kernels on
+# more rows, or one allocation after the other. A few minutes on two cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seeds="${1:-16}"
+slow=(
+    # more rows than a card holds, or than are summed at once
+    an_input_ more_rows_than_are_summed_at_once our_own_kernel_takes_several_tiles
+    a_codebook_larger_than_the_card rows_that_are_not_finite_are_refused
+    # a process per allocation
+    each_refused_allocation each_allocation
+    # the program, whose kernels are those of the library
+    cuda_cli cuda_driver
+    # all adversarial sets several times over: the others have them too
+    adversarial_data_and_golden_cases_come_out_in_order adversarial_data_and_golden_cases_by_cublas
+    the_r_nearest_codewords_are_those_of_the_cpu copies_of_one_block_run_beside
+)
+
+programs=()
+for file in tests/cuda*.rs; do
+    name="$(basename "$file" .rs)"
+    [[ " ${slow[*]} " = *" $name "* ]] || programs+=(--test "$name")
+done
+skips=()
+for name in "${slow[@]}"; do skips+=(--skip "$name"); done
+
+start=$SECONDS
+cargo test --no-run "${programs[@]}"
+echo "schedules: built in $((SECONDS - start)) s"
+start=$SECONDS
+for ((seed = 0; seed < seeds; seed++)); do
+    began=$SECONDS
+    if ! CODEWORD_SIM_SEED="$seed" cargo test --quiet "${programs[@]}" -- "${skips[@]}" >target/schedules.log 2>&1; then
+        cat target/schedules.log
+        echo "schedules: FAILED with CODEWORD_SIM_SEED=$seed" >&2
+        exit 1
+    fi
+    tests="$(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' target/schedules.log | paste -sd+ | bc)"
+    echo "schedules: seed $seed, $tests tests, $((SECONDS - began)) s"
+done
+echo "schedules: $seeds seeds in $((SECONDS - start)) s, nothing found"
