@@ -8,10 +8,10 @@ mod common;
 mod simulated;
 
 use codeword::backend::cuda::ptx::KERNELS;
-use codeword::cuda::Workspace;
 use codeword::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use codeword::cuda::cudarc::nvrtc::Ptx;
-use codeword::{Codebook, Device};
+use codeword::cuda::{MatrixView, Workspace};
+use codeword::{AssignOptions, Codebook, Device};
 use common::{Numbers, assert_same_bits, matrix};
 use simulated::Machine;
 use std::sync::Arc;
@@ -249,4 +249,45 @@ fn decoded_vectors_go_to_any_address() {
             assert_same_bits("decoded", &stream.clone_dtoh(&room).unwrap()[start..], &expected);
         }
     });
+}
+
+#[test]
+fn more_open_rows_than_blocks_that_look_at_them() {
+    Machine::new().pass("more_open_rows_than_blocks_that_look_at_them", || {
+        // Every row lies between the codewords, and more of them in one launch than there are places for blocks.
+        let n = 3000;
+        let e = matrix(vec![1.0f32, -1.0, 5.0], 3, 1);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let Device::Cuda(context) = Device::cuda(0).unwrap() else { unreachable!("it was asked for") };
+        let stream = context.new_stream().unwrap();
+        let x = stream.alloc_zeros::<f32>(n).unwrap();
+        let (mut labels, mut sq_distances) =
+            (stream.clone_htod(&vec![7u32; n]).unwrap(), stream.alloc_zeros(n).unwrap());
+        let mut workspace = Workspace::<f32>::new(&codebook, &stream, n).unwrap();
+        let view = MatrixView::new(&x, n, 1).unwrap();
+        workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+        assert_eq!(workspace.check().unwrap().first, 0);
+        assert_eq!(stream.clone_dtoh(&labels).unwrap(), vec![0; n]);
+        assert_eq!(stream.clone_dtoh(&sq_distances).unwrap(), vec![1.0f32; n]);
+    });
+}
+
+#[test]
+fn the_lowest_of_equidistant_codewords_wins_whichever_is_found_first() {
+    // Candidates are listed in the order in which threads come.
+    for seed in 1..5 {
+        let machine = Machine::new().set("SEED", seed);
+        machine.pass("the_lowest_of_equidistant_codewords_wins_whichever_is_found_first", || {
+            let (n, k, d) = (6, 90, 10);
+            // Distinct corners of a cube around zero; the first is a little farther.
+            let corner = |j: usize| (0..d).map(move |t| if (j * 7 + 3) >> t & 1 == 1 { 1.0f32 } else { -1.0 });
+            let mut e: Vec<f32> = (0..k).flat_map(corner).collect();
+            e[0] = 1.0 + f32::EPSILON;
+            let codebook = Codebook::new(matrix(e, k, d).view(), &Device::cuda(0).unwrap()).unwrap();
+            let x = matrix(vec![0.0f32; n * d], n, d);
+            let got = codeword::assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+            assert_eq!(got.labels, vec![1; n]);
+            assert_eq!(got.stats.exact, n as u64, "{:?}", got.stats);
+        });
+    }
 }

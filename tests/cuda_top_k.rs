@@ -211,6 +211,31 @@ fn rows_that_are_not_finite_are_refused_by_name_or_get_the_sentinel() {
 }
 
 #[test]
+fn more_sentinels_in_a_row_than_a_block_has_threads() {
+    Machine::new().pass("more_sentinels_in_a_row_than_a_block_has_threads", || {
+        let (k, r) = (600, 530);
+        let e = matrix((0..k).map(|j| j as f32).collect(), k, 1);
+        let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
+        let x = MatrixView::new(&[1.25, f32::NAN, 300.5], 3, 1).unwrap();
+        let got = top_k(x, &on(&cuda(), e.view()), r, options).unwrap();
+        let (labels, sq_distances) = reference::top_k(x, e.view(), r);
+        assert_same_labels("many ranks", &got.labels, &labels, r);
+        assert_same_bits("many ranks", &got.sq_distances, &sq_distances);
+    });
+}
+
+#[test]
+fn powers_of_two_so_far_apart_that_f64_loses_one() {
+    Machine::new().pass("powers_of_two_so_far_apart_that_f64_loses_one", || {
+        // The lower the index, the farther; in f64 all distances are equal.
+        let (k, d) = (40, 3);
+        let codeword = |j: usize| [2f32.powi(30), 2f32.powi(-(j as i32) - 1), 2f32.powi(-60)];
+        let e = matrix((0..k).flat_map(codeword).collect(), k, d);
+        assert_same("powers of two", matrix(vec![0.0f32; d], 1, d).view(), e.view(), &[1, 7, k]);
+    });
+}
+
+#[test]
 fn a_small_card_takes_the_rows_in_blocks() {
     let card = Machine::new().set("MEMORY", MB);
     card.pass("a_small_card_takes_the_rows_in_blocks", || {
