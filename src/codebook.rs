@@ -1,6 +1,6 @@
 //! A codebook, prepared once for many assignments.
 
-use crate::backend::cpu::{self, panels::Panels};
+use crate::backend::cpu::{isa::Isa, on_host::OnHost};
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::backend::preparation::Preparation;
@@ -37,12 +37,6 @@ pub(crate) enum Placed {
     Cuda(Box<DeviceCodebook>),
 }
 
-/// A codebook prepared for the CPU.
-pub(crate) struct OnHost {
-    pub codewords: Matrix<f32>,
-    pub panels: Panels,
-}
-
 impl Codebook {
     /// Prepares codewords, `[k, d]`, for `device`.
     ///
@@ -64,10 +58,7 @@ impl Codebook {
         }
         let codewords = Matrix::new(wide, k, d)?;
         let placed = match device {
-            Device::Cpu => {
-                let panels = cpu::prepare(codewords.view(), cpu::isa::Isa::selected()?);
-                Placed::Cpu(Box::new(OnHost { codewords, panels }))
-            }
+            Device::Cpu => Placed::Cpu(Box::new(OnHost::new(codewords, Isa::selected()?))),
             #[cfg(feature = "cuda")]
             Device::Cuda(context) => Placed::Cuda(Box::new(DeviceCodebook::from_host(OP, context, codewords)?)),
         };
@@ -150,7 +141,7 @@ impl Codebook {
     /// Codewords that equal one of lower index. They never win an assignment.
     pub fn duplicates(&self) -> usize {
         match self.placed() {
-            Placed::Cpu(host) => host.panels.repeats.len(),
+            Placed::Cpu(host) => self.k - host.distinct(),
             #[cfg(feature = "cuda")]
             Placed::Cuda(resident) => self.k - resident.distinct(),
         }
@@ -163,7 +154,7 @@ impl Codebook {
     #[doc(hidden)]
     pub fn preparation(&self) -> Result<Preparation> {
         match self.placed() {
-            Placed::Cpu(host) => Ok(Preparation::of(&host.panels, self.d)),
+            Placed::Cpu(host) => Ok(Preparation::of(host.panels(), self.d)),
             #[cfg(feature = "cuda")]
             Placed::Cuda(resident) => resident.preparation(),
         }

@@ -23,7 +23,8 @@ pub enum Precision {
     /// The nearest codeword of the real numbers, certified; ties to the lowest index. The same on every device.
     #[default]
     Exact,
-    /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device.
+    /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device. On the
+    /// CPU that pass is f32, so that with [`Isa::Avx512Bf16`] [`Precision::Exact`] is the faster of the two.
     Fast,
 }
 
@@ -150,7 +151,7 @@ pub fn assign_into<T: Element>(
     check_len(OP, "labels", x.rows(), labels.len())?;
     check_len(OP, "distances", x.rows(), sq_distances.len())?;
     match codebook.placed() {
-        Placed::Cpu(host) => cpu::assign::assign(x, host.codewords.view(), &host.panels, options, labels, sq_distances),
+        Placed::Cpu(host) => host.assign(x, options, labels, sq_distances),
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances)?,
     }
@@ -188,7 +189,7 @@ pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, op
     let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
     let stats = match codebook.placed() {
         Placed::Cpu(host) => {
-            cpu::top_k::top_k(x, host.codewords.view(), &host.panels, r, options, &mut labels, &mut sq_distances)
+            cpu::top_k::top_k(x, host.codewords.view(), host.panels(), r, options, &mut labels, &mut sq_distances)
         }
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => {
@@ -248,7 +249,7 @@ pub fn pairwise_sq_l2_into<T: Element>(
     check_len(OP, "distances", checked_len(OP, x.rows(), codebook.k())?, out.len())?;
     match codebook.placed() {
         Placed::Cpu(host) => {
-            cpu::pairwise_sq_l2::pairwise_sq_l2(x, host.codewords.view(), &host.panels, precision, out)
+            cpu::pairwise_sq_l2::pairwise_sq_l2(x, host.codewords.view(), host.panels(), precision, out)
         }
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => cuda::streamed::pairwise_sq_l2::pairwise_sq_l2(x, resident, precision, out)?,

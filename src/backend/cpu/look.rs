@@ -17,17 +17,22 @@ pub(super) enum Tier {
 /// Buffers that live as long as a thread's work.
 #[derive(Default)]
 pub(super) struct Look {
-    pub candidates: Vec<u32>,
     sq_l2_f32: Vec<f32>,
     sq_l2_f64: Vec<f64>,
     pub sum: ExactSum,
 }
 
 impl Look {
-    /// The nearest of `self.candidates` (distinct codewords, ascending; at least one), the lowest among equals.
-    /// `codeword` gives their components.
-    pub fn nearest<'a>(&mut self, kernels: &Kernels, z: &[f32], codeword: impl Fn(u32) -> &'a [f32]) -> (u32, Tier) {
-        let Look { candidates, sq_l2_f32, sq_l2_f64, sum } = self;
+    /// The nearest of the candidates (distinct codewords, ascending; at least one), the lowest among equals.
+    /// `codeword` gives their components. Leaves the candidates that the last step but one left.
+    pub fn nearest<'a>(
+        &mut self,
+        kernels: &Kernels,
+        z: &[f32],
+        candidates: &mut Vec<u32>,
+        codeword: impl Fn(u32) -> &'a [f32],
+    ) -> (u32, Tier) {
+        let Look { sq_l2_f32, sq_l2_f64, sum } = self;
 
         // Direct f32 sums: the error is relative to the distance, not to the norms as in the filter pass.
         if let Some((relative, tiny)) = f32_bound(z.len()) {

@@ -2,9 +2,13 @@
 //!
 //! [`panels`] packs the codebook once ([`centre`] says around what), [`rows`] packs blocks of vectors, [`filter`] scores tiles of one against
 //! the other, [`blocks`] splits the rows among threads,
+//! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
+//! the units that multiply two at once ([`pair_kernels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word.
 
-pub(crate) mod assign;
+mod assign;
+mod assign_f32;
+mod assign_pairs;
 mod blocks;
 mod centre;
 pub(crate) mod direct;
@@ -15,13 +19,12 @@ pub mod isa;
 mod kernels;
 mod lanes;
 mod look;
+pub(crate) mod on_host;
+mod pair_kernels;
+mod pair_panels;
+mod pair_rows;
 pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
 pub(crate) mod sq_sums;
 pub(crate) mod top_k;
-
-/// Packs codewords for the instruction set in use.
-pub(crate) fn prepare(codewords: crate::MatrixView<'_, f32>, isa: isa::Isa) -> panels::Panels {
-    panels::Panels::new(codewords, kernels::Kernels::of(isa))
-}

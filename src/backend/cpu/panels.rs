@@ -154,14 +154,12 @@ impl Panels {
 
     /// No real score of a codeword lies below this, given the kernel's (see [`super::rows::Score::LowerBound`]).
     pub fn lower(&self, score: f32) -> f64 {
-        let score = f64::from(score);
-        -score - U * score.abs() - self.tiny()
+        lower(score, self.tiny())
     }
 
     /// The largest score of the kernel that [`Panels::lower`] puts above `limit`; rounded down.
     pub fn threshold(&self, limit: f64) -> f32 {
-        let score = -limit - self.tiny();
-        ((score - 2.0 * U * score.abs()) as f32).next_down()
+        threshold(limit, self.tiny())
     }
 
     /// The real score of the codeword at `position` does not lie above this, given the kernel's score, the row's
@@ -182,6 +180,18 @@ impl Panels {
     }
 }
 
+/// The real score is not below this where the kernel's was rounded once, beside what `tiny` and its own bound cover.
+pub(super) fn lower(score: f32, tiny: f64) -> f64 {
+    let score = f64::from(score);
+    -score - U * score.abs() - tiny
+}
+
+/// The largest score of the kernel that [`lower`] puts above `limit`; rounded down.
+pub(super) fn threshold(limit: f64, tiny: f64) -> f32 {
+    let score = -limit - tiny;
+    ((score - 2.0 * U * score.abs()) as f32).next_down()
+}
+
 /// What underflow can add to a score. Components are below 4 in the scale of the tile, so that half a subnormal lost in
 /// one of a pair, or in their product, adds at most 4 times 2^-150, three times a step.
 pub(crate) fn tiny(d: usize) -> f64 {
@@ -195,7 +205,7 @@ pub(crate) fn bound_per_norm(d: usize) -> f64 {
 
 /// What a sum can be off that rounds this often on the way of each product, centring and the norms' own roundings
 /// included, relative to the product of the norms. Negative where the bound says nothing.
-fn relative_error(roundings: usize) -> f64 {
+pub(super) fn relative_error(roundings: usize) -> f64 {
     let error = (roundings + 6) as f64 * U;
     error / (1.0 - error)
 }

@@ -72,7 +72,7 @@ pub(super) fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: 
 
 /// The square root of a rounded sum of `d` rounded squares, times `factor`, rounded up to what the real norm can be
 /// at most. Squares below 2^-149 are lost, `d` of them at most: the second term stands for them.
-fn norm_up(sum: f32, d: usize, factor: f64) -> f32 {
+pub(super) fn norm_up(sum: f32, d: usize, factor: f64) -> f32 {
     let d = d as f64;
     let sum = f64::from(sum) * (1.0 + (d + 4.0) * 2f64.powi(-23)) + d * 2f64.powi(-149);
     ((sum.sqrt() * factor * (1.0 + 2f64.powi(-22))) as f32).max(f32::MIN_POSITIVE)
@@ -87,6 +87,23 @@ pub(super) enum RowKind {
     Wild,
     /// It holds a NaN or an infinity.
     NonFinite,
+}
+
+/// Whether a row fits its tile, the exponent that brings its largest magnitude after centring to [1, 4), and the one
+/// that brings it into the tile of a codebook scaled by 2^`codewords`: at most that, so that a row much shorter than the
+/// codewords keeps their scale.
+pub(super) fn place(row: &[f32], magnitude_bits: u32, codewords: i32) -> (RowKind, i32, i32) {
+    let own = shift_of(magnitude_bits);
+    let tile = own.min(codewords);
+    let finite = f32::from_bits(magnitude_bits).is_finite();
+    let kind = if finite && codewords - tile <= MAX_SHIFT - 4 {
+        RowKind::Packed
+    } else if finite || row.iter().all(|value| value.is_finite()) {
+        RowKind::Wild
+    } else {
+        RowKind::NonFinite
+    };
+    (kind, own, tile)
 }
 
 /// A block of rows, packed for the filter: `[tiles][depth][rows]`, where the two last steps of depth pair with
@@ -116,7 +133,7 @@ pub(super) enum Score {
 }
 
 /// `c` of [`Score::LowerBound`] over the true one: covers the rounding of h, of its product and of its sum.
-const SHRINK: f32 = 1.0 - 4.0 * (f32::EPSILON / 2.0);
+pub(super) const SHRINK: f32 = 1.0 - 4.0 * (f32::EPSILON / 2.0);
 
 impl PackedRows {
     pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &Panels, score: Score) {
@@ -132,16 +149,8 @@ impl PackedRows {
         self.centred.resize(d, 0.0);
         for i in 0..n {
             let row = T::as_f32(x.row(i), &mut self.wide);
-            let magnitude = f32::from_bits(kernels.centre_row(row, panels.mean.as_deref(), &mut self.centred));
-            let own = shift_of(magnitude.to_bits());
-            let shift = own.min(panels.shift);
-            let kind = if magnitude.is_finite() && panels.shift - shift <= MAX_SHIFT - 4 {
-                RowKind::Packed
-            } else if magnitude.is_finite() || row.iter().all(|value| value.is_finite()) {
-                RowKind::Wild
-            } else {
-                RowKind::NonFinite
-            };
+            let magnitude = kernels.centre_row(row, panels.mean.as_deref(), &mut self.centred);
+            let (kind, own, shift) = place(row, magnitude, panels.shift);
             let column = &mut self.tiles[i / kernels.rows * self.tile_len..][..self.tile_len][i % kernels.rows..];
             let (mut norm, mut ratio, mut expansion) = (0.0, 1.0, None);
             if kind == RowKind::Packed {

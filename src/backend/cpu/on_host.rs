@@ -1,0 +1,58 @@
+//! A codebook prepared for the CPU, in the forms its instruction set works with.
+
+use super::assign::assign;
+use super::isa::Isa;
+use super::kernels::Kernels;
+use super::pair_kernels::PairKernels;
+use super::pair_panels::PairPanels;
+use super::panels::Panels;
+use crate::backend::{AssignOptions, AssignStats, Precision};
+use crate::matrix::{Element, Matrix, MatrixView};
+use std::sync::OnceLock;
+
+/// The codewords as they came, and packed: as pairs of bf16 where the instruction set has a use for them, and as f32,
+/// where that is so not before something asks for it. An assignment alone never does, and would pay for both.
+pub(crate) struct OnHost {
+    pub codewords: Matrix<f32>,
+    isa: Isa,
+    pairs: Option<PairPanels>,
+    panels: OnceLock<Panels>,
+}
+
+impl OnHost {
+    pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
+        let pairs = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords.view(), Kernels::of(isa), pairs));
+        let host = OnHost { codewords, isa, pairs, panels: OnceLock::new() };
+        if host.pairs.is_none() {
+            host.panels();
+        }
+        host
+    }
+
+    /// The f32 form; packed by the first call where there are pairs.
+    pub fn panels(&self) -> &Panels {
+        self.panels.get_or_init(|| Panels::new(self.codewords.view(), Kernels::of(self.isa)))
+    }
+
+    /// Codewords that no other of lower index equals.
+    pub fn distinct(&self) -> usize {
+        self.pairs.as_ref().map_or_else(|| self.panels().len(), PairPanels::len)
+    }
+
+    /// See [`assign`]. [`Precision::Fast`] ranks f32 scores.
+    pub fn assign<T: Element>(
+        &self,
+        x: MatrixView<'_, T>,
+        options: AssignOptions,
+        labels: &mut [u32],
+        sq_distances: &mut [f32],
+    ) -> Result<AssignStats, usize> {
+        let codewords = self.codewords.view();
+        match &self.pairs {
+            Some(pairs) if options.precision == Precision::Exact => {
+                assign(x, codewords, pairs, options, labels, sq_distances)
+            }
+            _ => assign(x, codewords, self.panels(), options, labels, sq_distances),
+        }
+    }
+}
