@@ -81,9 +81,10 @@ fn every_size_around_a_tile() {
 #[test]
 fn long_vectors_and_large_codebooks() {
     let mut numbers = Numbers::new(12);
-    let shapes: [(usize, usize, usize); 10] = [
+    let shapes: [(usize, usize, usize); 11] = [
         (3, 20_000, 5),
         (2, 19_997, 16),
+        (29, 9001, 40),
         (700, 1024, 24),
         (15, 33, 511),
         (14, 32, 512),

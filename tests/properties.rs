@@ -89,6 +89,15 @@ fn near_ties<S: Strategy<Value = f32> + 'static>(number: fn() -> S) -> impl Stra
     })
 }
 
+/// Rows of `d` dimensions, the old ones over and over, in turn as they are, negated and halved.
+fn repeated(mut set: Set, d: usize) -> Set {
+    for row in set.x.iter_mut().chain(&mut set.codewords) {
+        let old = row.len();
+        *row = (0..d).map(|t| row[t % old] * [1.0, -1.0, 0.5][t / old % 3]).collect();
+    }
+    set
+}
+
 fn assert_as<X: Element, E: Element>(set: &Set, x_as: impl Fn(f32) -> X, e_as: impl Fn(f32) -> E) {
     let d = set.x[0].len();
     let x = matrix(set.x.iter().flatten().map(|&v| x_as(v)).collect(), set.x.len(), d);
@@ -126,6 +135,16 @@ proptest! {
     #[test]
     fn ties_of_small_integers(set in near_ties(small_integer)) {
         assert_set(&set);
+    }
+
+    #[test]
+    fn long_vectors_of_any_finite_numbers(set in near_ties(any_finite), d in 32usize..70) {
+        assert_set(&repeated(set, d));
+    }
+
+    #[test]
+    fn long_vectors_of_mixed_exponents(set in near_ties(mixed_exponents), d in 32usize..70) {
+        assert_set(&repeated(set, d));
     }
 
     #[test]

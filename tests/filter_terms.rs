@@ -1,0 +1,83 @@
+//! Data that make each term of the filter's bound count: without it, a wrong label would pass for certified.
+//!
+//! The codewords come with their negatives, so that their mean is zero and nothing is centred; the sets are made for
+//! operands of 8 significant bits (bf16) and sums of 24, and must be exact with any instruction set.
+
+mod common;
+
+use common::{Numbers, assert_assign_exact, matrix, scaled};
+
+const D: usize = 50;
+/// The step from 1 to the next bf16.
+const STEP: f32 = 1.0 / 128.0;
+
+fn signs(numbers: &mut Numbers) -> Vec<f32> {
+    (0..D).map(|_| [1.0, -1.0][numbers.below(2)]).collect()
+}
+
+/// `sign * (1 + part * STEP)`, `many` for three fifths of the dimensions, `few` for the others, at random places.
+fn mixed(signs: &[f32], many: f32, few: f32, numbers: &mut Numbers) -> Vec<f32> {
+    let mut parts: Vec<f32> = (0..D).map(|t| if t < D * 3 / 5 { many } else { few }).collect();
+    for t in (1..D).rev() {
+        parts.swap(t, numbers.below(t + 1));
+    }
+    signs.iter().zip(parts).map(|(sign, part)| sign * (1.0 + part * STEP)).collect()
+}
+
+/// Rows against the codewords and their negatives.
+fn assert_with_negatives(name: &str, rows: Vec<f32>, codewords: Vec<f32>, d: usize) {
+    let negatives: Vec<f32> = codewords.iter().map(|v| -v).collect();
+    let codewords = [codewords, negatives].concat();
+    let (n, k) = (rows.len() / d, codewords.len() / d);
+    assert_assign_exact(name, matrix(rows, n, d).view(), matrix(codewords, k, d).view());
+}
+
+#[test]
+fn what_rounding_the_row_costs() {
+    // Codewords 1 - STEP / 2 and 1 + STEP: exact. The rows lie at 0.49 of the step or less, past the middle of the two,
+    // and are rounded to 1, before it.
+    let mut numbers = Numbers::new(61);
+    for _ in 0..scaled(20) {
+        let signs = signs(&mut numbers);
+        let codewords = [mixed(&signs, -0.5, -0.5, &mut numbers), mixed(&signs, 1.0, 1.0, &mut numbers)].concat();
+        let rows = (0..17).flat_map(|_| mixed(&signs, 0.49, 0.45, &mut numbers)).collect();
+        assert_with_negatives("rounded rows", rows, codewords, D);
+    }
+}
+
+#[test]
+fn what_rounding_the_codeword_costs() {
+    // The rows are exact. The nearer codeword is rounded down everywhere, the other one up in two fifths, towards more
+    // of the cross term.
+    let mut numbers = Numbers::new(62);
+    for _ in 0..scaled(20) {
+        let signs = signs(&mut numbers);
+        let near = mixed(&signs, 0.485, 0.485, &mut numbers);
+        let far = mixed(&signs, 0.49, 0.505, &mut numbers);
+        assert_with_negatives("rounded codewords", signs.repeat(5), [near, far].concat(), D);
+    }
+}
+
+#[test]
+fn what_summing_costs() {
+    // All exact in bf16, but 1 + small is 1: the nearer codeword's gain is lost product by product.
+    for d in [64, 257, 512] {
+        let of = |small: f32| (0..d).map(|t| if t == 0 { 1.0 } else { small }).collect::<Vec<f32>>();
+        let codewords = [of(0.0), of(0.90625 / 8192.0)].concat();
+        assert_with_negatives("lost in the sum", of(1.0 / 4096.0).repeat(3), codewords, d);
+    }
+}
+
+#[test]
+fn what_underflow_costs() {
+    // In the scale of the one long codeword, products of the others with the rows are subnormal.
+    let mut numbers = Numbers::new(64);
+    let (n, k, d) = (scaled(200), 40, 64);
+    for scale in [1e-18, 1e-19, 1e-20, 1e-21, 1e-22, 1e-30, 1e-38] {
+        let mut draw = |count: usize| numbers.gaussians(count).into_iter().map(|v| v * scale).collect::<Vec<f32>>();
+        let (rows, mut codewords) = (draw(n * d), draw(k * d));
+        codewords[7 * d..8 * d].fill(1.0);
+        let name = format!("{scale:e} beside 1");
+        assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(codewords, k, d).view());
+    }
+}
