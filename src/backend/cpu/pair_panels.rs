@@ -28,6 +28,7 @@
 //! - `vdpbf16ps` takes subnormal operands and results for zero, whatever the control register says: z^ and e^ are
 //!   flushed before rho and gamma are measured, and of the products and sums each pair of dimensions loses less than
 //!   8 times 2^-126 ([`PairPanels::tiny`]).
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::centre::{distinct, largest_magnitude, mean_of};
 use super::kernels::Kernels;
