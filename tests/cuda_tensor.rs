@@ -387,6 +387,7 @@ fn tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else(
         (tensor().set("CAPABILITY", 86), true),
         (tensor().set("CAPABILITY", 89), true),
         (tensor().set("CAPABILITY", 90), true),
+        (tensor().set("CAPABILITY", 86).set("TENSOR", "hostile"), true),
         (tensor().set("CAPABILITY", 100), false),
         (tensor().set("CAPABILITY", 120), false),
         (tensor().set("TENSOR", "coarse"), false),
