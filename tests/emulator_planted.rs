@@ -383,7 +383,7 @@ fn an_output_that_is_passed_as_an_input() {
     const NAME: &str = "an_output_that_is_passed_as_an_input";
     for seed in [0, 1, 2] {
         let machine = Machine::new().set("SEED", seed);
-        machine.find(NAME, &["gather_f32", "no event or wait orders them"], || launch_gather(Some("shared")));
+        machine.find(NAME, &["use the same bytes", "no event or wait orders them"], || launch_gather(Some("shared")));
     }
 }
 
