@@ -117,11 +117,6 @@ aarch64() {
     scripts/aarch64.sh
 }
 
-# An input of 1.28 GB through a card of 64 MB, simulated: minutes, so only on demand.
-large() {
-    cargo test --test cuda -- --ignored --nocapture
-}
-
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only kernels package sample fuzz aarch64)
 target="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"

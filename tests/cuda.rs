@@ -167,9 +167,11 @@ fn vectors_and_codebook_of_any_two_types_and_gaps_between_rows() {
     });
 }
 
-/// Assigns rows of twenty times the card's `memory`, and decodes the labels, in as many blocks as that takes. Labels,
-/// distances and decoded vectors are those of the CPU, and copies run beside kernels.
-fn assert_twenty_times(test: &str, memory: usize) {
+/// Rows of twenty times a card of 64 MB, and the labels decoded: labels, distances and decoded vectors are those of the
+/// CPU, and copies run beside kernels.
+#[test]
+fn an_input_twenty_times_the_card_gives_what_one_piece_gives() {
+    let memory = if common::is_small() { 4 * MB } else { 64 * MB };
     if !simulated::is_available() {
         return;
     }
@@ -177,24 +179,27 @@ fn assert_twenty_times(test: &str, memory: usize) {
     let trace = folder.path().join("trace");
     // Without the checks of single accesses, which other tests make, and with the host's product for the simulated one.
     let card = Machine::new().set("MEMORY", memory).set("CHECK", 0).set("TRACE", trace.display());
-    let output = card.variable("CODEWORD_CUDA_GEMM", "cublas").run(test, || {
-        let (k, d) = (9, 256);
-        let n = 20 * memory / (4 * d) + 1;
-        let mut numbers = Numbers::new(33);
-        // Sixteen random rows, shifted by their number: cheap to make and all different.
-        let few = numbers.gaussians(16 * d);
-        let data: Vec<f32> = (0..n * d).map(|i| few[i % few.len()] + (i / d) as f32 / 65536.0).collect();
-        let (x, e) = (matrix(data, n, d), matrix(numbers.gaussians(k * d), k, d));
-        let (on_card, on_cpu) = (on(&cuda(), e.view()), on(&Device::cpu(), e.view()));
-        let got = assign(x.view(), &on_card, AssignOptions::default()).unwrap();
-        let cpu = assign(x.view(), &on_cpu, AssignOptions::default()).unwrap();
-        assert_same_labels("in blocks", &got.labels, &cpu.labels, 1);
-        assert_same_bits("in blocks", &got.sq_distances, &cpu.sq_distances);
-        assert_eq!(total(got.stats), n as u64);
-        drop(x);
-        let decoded = decode(&got.labels, &on_card).unwrap();
-        assert_same_bits("decoded", decoded.as_slice(), decode(&cpu.labels, &on_cpu).unwrap().as_slice());
-    });
+    let output = card.variable("CODEWORD_CUDA_GEMM", "cublas").run(
+        "an_input_twenty_times_the_card_gives_what_one_piece_gives",
+        || {
+            let (k, d) = (9, 256);
+            let n = 20 * memory / (4 * d) + 1;
+            let mut numbers = Numbers::new(33);
+            // Sixteen random rows, shifted by their number: cheap to make and all different.
+            let few = numbers.gaussians(16 * d);
+            let data: Vec<f32> = (0..n * d).map(|i| few[i % few.len()] + (i / d) as f32 / 65536.0).collect();
+            let (x, e) = (matrix(data, n, d), matrix(numbers.gaussians(k * d), k, d));
+            let (on_card, on_cpu) = (on(&cuda(), e.view()), on(&Device::cpu(), e.view()));
+            let got = assign(x.view(), &on_card, AssignOptions::default()).unwrap();
+            let cpu = assign(x.view(), &on_cpu, AssignOptions::default()).unwrap();
+            assert_same_labels("in blocks", &got.labels, &cpu.labels, 1);
+            assert_same_bits("in blocks", &got.sq_distances, &cpu.sq_distances);
+            assert_eq!(total(got.stats), n as u64);
+            drop(x);
+            let decoded = decode(&got.labels, &on_card).unwrap();
+            assert_same_bits("decoded", decoded.as_slice(), decode(&cpu.labels, &on_cpu).unwrap().as_slice());
+        },
+    );
     assert!(output.status.success(), "{}", simulated::text(&output));
     let trace = std::fs::read_to_string(trace).unwrap();
     // Up to where decoding begins, which has next to nothing to copy in.
@@ -204,17 +209,6 @@ fn assert_twenty_times(test: &str, memory: usize) {
     println!("{overlapped} of {} copies of blocks run beside a kernel", copies.len());
     // The first has nothing to run beside, and the last may be the codes to decode.
     assert!(copies.len() > 40 && overlapped >= copies.len() - 2, "{overlapped} of {} copies", copies.len());
-}
-
-#[test]
-fn an_input_twenty_times_the_card_gives_what_one_piece_gives() {
-    assert_twenty_times("an_input_twenty_times_the_card_gives_what_one_piece_gives", 4 * MB);
-}
-
-#[test]
-#[ignore = "takes minutes and 4 GB: cargo test --test cuda -- --ignored"]
-fn an_input_twenty_times_a_card_of_64_mb_gives_what_one_piece_gives() {
-    assert_twenty_times("an_input_twenty_times_a_card_of_64_mb_gives_what_one_piece_gives", 64 * MB);
 }
 
 /// Stream, start and end of every operation of the trace whose description holds all of `words`.
@@ -267,35 +261,16 @@ fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
     if !simulated::is_available() {
         return;
     }
-    let name = "each_refused_allocation_is_an_error_and_leaves_nothing_behind";
-    let work = || {
+    let card = Machine::new().set("MEMORY", MB);
+    let refusals = card.refuse_each("each_refused_allocation_is_an_error_and_leaves_nothing_behind", || {
         let mut numbers = Numbers::new(39);
         let (n, k, d) = (3000, 4, 30);
         let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
-        let outcome = Device::cuda(0).and_then(|device| {
-            let codebook = Codebook::new(e.view(), &device)?;
-            let labels = assign(x.view(), &codebook, AssignOptions::default())?.labels;
-            pairwise_sq_l2(x.view(), &codebook, Precision::Fast)?;
-            decode(&labels, &codebook).map(|_| ())
-        });
-        match outcome {
-            Ok(()) => println!("outcome: done"),
-            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
-            Err(error) => println!("outcome: {error}"),
-        }
-    };
-    let mut refusals = 0;
-    for nth in 1.. {
-        let card = Machine::new().set("MEMORY", MB).set("FAIL_ALLOC", nth);
-        let output = card.run(name, work);
-        let text = simulated::text(&output);
-        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
-        if text.contains("outcome: done") {
-            break;
-        }
-        assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
-        refusals += 1;
-    }
+        let codebook = Codebook::new(e.view(), &Device::cuda(0)?)?;
+        let labels = assign(x.view(), &codebook, AssignOptions::default())?.labels;
+        pairwise_sq_l2(x.view(), &codebook, Precision::Fast)?;
+        decode(&labels, &codebook).map(|_| ())
+    });
     // Codebook, and two lanes of three operations: there are more than a handful.
     assert!(refusals > 20, "{refusals}");
 }

@@ -449,30 +449,12 @@ fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
         return;
     }
     let name = "each_refused_allocation_is_an_error_and_leaves_nothing_behind";
-    let work = || {
+    let refusals = Machine::new().refuse_each(name, || {
         let e = matrix(vec![0.0f32, 1.0, 2.0, 3.0], 2, 2);
-        let device = Device::cuda(0).unwrap();
-        let outcome = Codebook::new(e.view(), &device).and_then(|codebook| {
-            let Device::Cuda(context) = &device else { unreachable!("it was asked for") };
-            Workspace::<f16>::new(&codebook, &context.new_stream()?, 100).map(|_| ())
-        });
-        match outcome {
-            Ok(()) => println!("outcome: done"),
-            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
-            Err(error) => println!("outcome: {error}"),
-        }
-    };
-    let mut refusals = 0;
-    for nth in 1.. {
-        let output = Machine::new().set("FAIL_ALLOC", nth).run(name, work);
-        let text = simulated::text(&output);
-        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
-        if text.contains("outcome: done") {
-            break;
-        }
-        assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
-        refusals += 1;
-    }
+        let context = context(0);
+        let codebook = Codebook::new(e.view(), &Device::Cuda(context.clone()))?;
+        Workspace::<f16>::new(&codebook, &context.new_stream()?, 100).map(|_| ())
+    });
     assert!(refusals > 10, "{refusals}");
 }
 

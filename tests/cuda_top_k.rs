@@ -303,29 +303,14 @@ fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
     if !simulated::is_available() {
         return;
     }
-    let name = "each_refused_allocation_is_an_error_and_leaves_nothing_behind";
-    let work = || {
+    let card = Machine::new().set("MEMORY", MB);
+    let refusals = card.refuse_each("each_refused_allocation_is_an_error_and_leaves_nothing_behind", || {
         let mut numbers = Numbers::new(48);
         let (n, k, d) = (200, 300, 3);
         let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
-        let codebook = Device::cuda(0).and_then(|device| Codebook::new(e.view(), &device));
-        match codebook.and_then(|codebook| top_k(x.view(), &codebook, 4, AssignOptions::default())) {
-            Ok(_) => println!("outcome: done"),
-            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
-            Err(error) => println!("outcome: {error}"),
-        }
-    };
-    let mut refusals = 0;
-    for nth in 1.. {
-        let output = Machine::new().set("MEMORY", MB).set("FAIL_ALLOC", nth).run(name, work);
-        let text = simulated::text(&output);
-        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
-        if text.contains("outcome: done") {
-            break;
-        }
-        assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
-        refusals += 1;
-    }
+        let codebook = Codebook::new(e.view(), &Device::cuda(0)?)?;
+        top_k(x.view(), &codebook, 4, AssignOptions::default()).map(|_| ())
+    });
     // Codebook and two lanes.
     assert!(refusals > 20, "{refusals}");
 }

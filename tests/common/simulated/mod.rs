@@ -4,6 +4,7 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+use codeword::Error;
 use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
@@ -114,7 +115,7 @@ impl Machine {
         }
         let program = std::env::current_exe().expect("a test knows its own file");
         let mut command = self.command(program);
-        command.args(["--exact", test, "--nocapture", "--include-ignored", "--test-threads=1"]).env(CHILD, test);
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, test);
         command.output().expect("the test can be started again")
     }
 
@@ -129,6 +130,26 @@ impl Machine {
         }
         let output = self.run(test, body);
         assert!(output.status.success(), "{}: {}\n{}", test, output.status, text(&output));
+    }
+
+    /// In a test function: runs `work` with its first allocation refused, then its second, and so on, until it needs
+    /// no more. Each time it has to end with [`Error::Cuda`] that says so, and leave nothing behind. Returns how many
+    /// were refused.
+    pub fn refuse_each(&self, test: &str, work: impl Fn() -> Result<(), Error>) -> usize {
+        for nth in 1.. {
+            let output = self.clone().set("FAIL_ALLOC", nth).run(test, || match work() {
+                Ok(()) => println!("outcome: done"),
+                Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
+                Err(error) => println!("outcome: {error}"),
+            });
+            let text = text(&output);
+            assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
+            if text.contains("outcome: done") {
+                return nth - 1;
+            }
+            assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
+        }
+        unreachable!("nothing needs so many allocations")
     }
 
     /// [`Machine::run`], and the driver has to find fault in a line that holds all of `words`. Skipped where there is

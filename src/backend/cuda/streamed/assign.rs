@@ -1,6 +1,7 @@
 //! Nearest codeword of rows in host memory.
 
-use crate::backend::cuda::block::{BadValue, Block, Status};
+use super::results::{Results, stats};
+use crate::backend::cuda::block::Block;
 use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::backend::cuda::filter::{Filter, FilterPlan};
 use crate::backend::cuda::lane::{Lane, Lanes, RowSize, stage};
@@ -35,32 +36,19 @@ pub(crate) fn assign<T: Element>(
     let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows, filter);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
     for Lane { queue, buffers, .. } in lanes.iter_mut() {
-        Status::clear(queue, &mut buffers.block.status.write())?;
-        buffers.on_host.status.as_mut_slice()?.copy_from_slice(&Status::NOTHING);
+        buffers.results.start(queue, &mut buffers.block)?;
     }
     let submit = |lane: &mut Lane<Buffers>, range: Range<usize>| {
         let Lane { queue, buffers, .. } = lane;
         buffers.submit(queue, x.block(range.clone()), range.start as u64, codebook, options)
     };
     let collect = |lane: &mut Lane<Buffers>, range: Range<usize>| {
-        let on_host = &lane.buffers.on_host;
-        labels[range.clone()].copy_from_slice(&on_host.labels.as_slice()?[..range.len()]);
-        sq_distances[range.clone()].copy_from_slice(&on_host.sq_distances.as_slice()?[..range.len()]);
-        match on_host.status()?.bad_value {
-            Some(BadValue { row, .. }) => Ok(ControlFlow::Break(row as usize)),
-            None => Ok(ControlFlow::Continue(())),
-        }
+        lane.buffers.results.hand_over(&mut labels[range.clone()], &mut sq_distances[range])
     };
     if let ControlFlow::Break(row) = lanes.run(n, submit, collect)? {
         return Ok(Err(row));
     }
-    // The words of a lane count on through its blocks; a lane that had none counted nothing.
-    let mut stats = AssignStats { first: n as u64, ..AssignStats::default() };
-    for lane in lanes.iter_mut() {
-        let Status { bad, second, f64, exact, .. } = lane.buffers.on_host.status()?;
-        stats.first -= bad + second + f64 + exact;
-        stats += AssignStats { first: 0, second, f64, exact };
-    }
+    let stats = stats(n, lanes.iter_mut().map(|lane| &lane.buffers.results))?;
     lanes.keep(OP, codebook, kept)?;
     Ok(Ok(stats))
 }
@@ -71,22 +59,7 @@ pub(in crate::backend::cuda) struct Buffers {
     input: Buffer<u8>,
     block: Block,
     filter: Filter,
-    labels: Buffer<u32>,
-    sq_distances: Buffer<f32>,
-    on_host: Results,
-}
-
-/// Where results arrive.
-struct Results {
-    labels: Pinned<u32>,
-    sq_distances: Pinned<f32>,
-    status: Pinned<u64>,
-}
-
-impl Results {
-    fn status(&self) -> Result<Status> {
-        Ok(Status::of_words(self.status.as_slice()?))
-    }
+    results: Results,
 }
 
 impl Buffers {
@@ -104,19 +77,13 @@ impl Buffers {
             input: queue.alloc(bytes)?,
             block: Block::new(queue, codebook, dtype, capacity)?,
             filter: Filter::new(queue, filter, capacity)?,
-            labels: queue.alloc(rows)?,
-            sq_distances: queue.alloc(rows)?,
-            on_host: Results {
-                labels: queue.alloc_pinned(rows)?,
-                sq_distances: queue.alloc_pinned(rows)?,
-                status: queue.alloc_pinned(Status::WORDS)?,
-            },
+            results: Results::new(queue, rows)?,
         })
     }
 
     /// Bytes of device memory that one row takes.
     fn bytes_per_row(codebook: &DeviceCodebook, dtype: Dtype) -> usize {
-        codebook.d as usize * dtype.size() + Block::bytes_per_row(codebook, dtype) + 2 * 4
+        codebook.d as usize * dtype.size() + Block::bytes_per_row(codebook, dtype) + Results::bytes_each()
     }
 
     /// Queues the work on `x`, whose first row is row `first_row` of the call.
@@ -128,15 +95,13 @@ impl Buffers {
         codebook: &DeviceCodebook,
         options: AssignOptions,
     ) -> Result<()> {
-        let Buffers { staging, input, block, filter, labels, sq_distances, on_host } = self;
+        let Buffers { staging, input, block, filter, results } = self;
         let n = x.rows();
         queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
         let rows = Rows { values: input.read(), dtype: T::DTYPE, n, stride: x.cols() };
         let packing = Packing::for_assign(first_row, options);
-        let out = (&mut labels.write(), &mut sq_distances.write());
-        block.assign(queue, codebook, filter, &rows, packing, out.0, out.1)?;
-        queue.copy_out(labels.read(), &mut on_host.labels.as_mut_slice()?[..n])?;
-        queue.copy_out(sq_distances.read(), &mut on_host.sq_distances.as_mut_slice()?[..n])?;
-        queue.copy_out(block.status.read(), on_host.status.as_mut_slice()?)
+        let (mut labels, mut sq_distances) = results.out();
+        block.assign(queue, codebook, filter, &rows, packing, &mut labels, &mut sq_distances)?;
+        results.fetch(queue, block, n)
     }
 }

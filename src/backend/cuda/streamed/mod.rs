@@ -3,4 +3,5 @@
 pub(crate) mod assign;
 pub(crate) mod decode;
 pub(crate) mod pairwise_sq_l2;
+mod results;
 pub(crate) mod top_k;

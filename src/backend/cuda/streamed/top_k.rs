@@ -1,6 +1,7 @@
 //! The r nearest codewords of rows in host memory.
 
-use crate::backend::cuda::block::{BadValue, Block, Status};
+use super::results::{Results, stats};
+use crate::backend::cuda::block::Block;
 use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::backend::cuda::lane::{Lane, Lanes, RowSize, stage};
 use crate::backend::cuda::memory::Buffer;
@@ -34,33 +35,20 @@ pub(crate) fn top_k<T: Element>(
     let buffers = |queue: &Queue, rows| Buffers::new(queue, codebook, T::DTYPE, rows, r);
     let mut lanes = Lanes::new(OP, codebook, kept, n, row, buffers)?;
     for Lane { queue, buffers, .. } in lanes.iter_mut() {
-        Status::clear(queue, &mut buffers.block.status.write())?;
-        buffers.on_host.status.as_mut_slice()?.copy_from_slice(&Status::NOTHING);
+        buffers.results.start(queue, &mut buffers.block)?;
     }
     let submit = |lane: &mut Lane<Buffers>, range: Range<usize>| {
         let Lane { queue, buffers, .. } = lane;
         buffers.submit(queue, x.block(range.clone()), codebook, r, Packing::for_assign(range.start as u64, options))
     };
     let collect = |lane: &mut Lane<Buffers>, range: Range<usize>| {
-        let (on_host, len) = (&lane.buffers.on_host, range.len() * r);
-        let results = range.start * r..range.end * r;
-        labels[results.clone()].copy_from_slice(&on_host.labels.as_slice()?[..len]);
-        sq_distances[results].copy_from_slice(&on_host.sq_distances.as_slice()?[..len]);
-        match on_host.status()?.bad_value {
-            Some(BadValue { row, .. }) => Ok(ControlFlow::Break(row as usize)),
-            None => Ok(ControlFlow::Continue(())),
-        }
+        let range = range.start * r..range.end * r;
+        lane.buffers.results.hand_over(&mut labels[range.clone()], &mut sq_distances[range])
     };
     if let ControlFlow::Break(row) = lanes.run(n, submit, collect)? {
         return Ok(Err(row));
     }
-    // The words of a lane count on through its blocks; a lane that had none counted nothing.
-    let mut stats = AssignStats { first: n as u64, ..AssignStats::default() };
-    for lane in lanes.iter_mut() {
-        let Status { bad, f64, exact, .. } = lane.buffers.on_host.status()?;
-        stats.first -= bad + f64 + exact;
-        stats += AssignStats { f64, exact, ..AssignStats::default() };
-    }
+    let stats = stats(n, lanes.iter_mut().map(|lane| &lane.buffers.results))?;
     lanes.keep(OP, codebook, kept)?;
     Ok(Ok(stats))
 }
@@ -71,22 +59,7 @@ pub(in crate::backend::cuda) struct Buffers {
     input: Buffer<u8>,
     block: Block,
     candidates: Candidates,
-    labels: Buffer<u32>,
-    sq_distances: Buffer<f32>,
-    on_host: Results,
-}
-
-/// Where results arrive.
-struct Results {
-    labels: Pinned<u32>,
-    sq_distances: Pinned<f32>,
-    status: Pinned<u64>,
-}
-
-impl Results {
-    fn status(&self) -> Result<Status> {
-        Ok(Status::of_words(self.status.as_slice()?))
-    }
+    results: Results,
 }
 
 impl Buffers {
@@ -98,20 +71,14 @@ impl Buffers {
             input: queue.alloc(bytes)?,
             block: Block::new(queue, codebook, dtype, capacity)?,
             candidates: Candidates::new(queue, codebook, capacity)?,
-            labels: queue.alloc(rows * r)?,
-            sq_distances: queue.alloc(rows * r)?,
-            on_host: Results {
-                labels: queue.alloc_pinned(rows * r)?,
-                sq_distances: queue.alloc_pinned(rows * r)?,
-                status: queue.alloc_pinned(Status::WORDS)?,
-            },
+            results: Results::new(queue, rows * r)?,
         })
     }
 
     /// Bytes of device memory that one row takes.
     fn bytes_per_row(codebook: &DeviceCodebook, dtype: Dtype, r: usize) -> usize {
         let input = codebook.d as usize * dtype.size();
-        input + Block::bytes_per_row(codebook, dtype) + Candidates::bytes_per_row(codebook) + 2 * 4 * r
+        input + Block::bytes_per_row(codebook, dtype) + Candidates::bytes_per_row(codebook) + Results::bytes_each() * r
     }
 
     /// Queues the work on `x`.
@@ -123,15 +90,13 @@ impl Buffers {
         r: usize,
         packing: Packing,
     ) -> Result<()> {
-        let Buffers { staging, input, block, candidates, labels, sq_distances, on_host } = self;
-        let (n, results) = (x.rows(), x.rows() * r);
+        let Buffers { staging, input, block, candidates, results } = self;
+        let n = x.rows();
         queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
         let x = Rows { values: input.read(), dtype: T::DTYPE, n, stride: x.cols() };
-        let (labels_out, distances_out) = (&mut labels.write(), &mut sq_distances.write());
+        let (mut labels, mut sq_distances) = results.out();
         // r is at most k, which fits.
-        block.top_k(queue, codebook, &x, r as u32, packing, candidates, labels_out, distances_out)?;
-        queue.copy_out(labels.read(), &mut on_host.labels.as_mut_slice()?[..results])?;
-        queue.copy_out(sq_distances.read(), &mut on_host.sq_distances.as_mut_slice()?[..results])?;
-        queue.copy_out(block.status.read(), on_host.status.as_mut_slice()?)
+        block.top_k(queue, codebook, &x, r as u32, packing, candidates, &mut labels, &mut sq_distances)?;
+        results.fetch(queue, block, n * r)
     }
 }
