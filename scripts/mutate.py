@@ -4,6 +4,7 @@
 scripts/mutate.py                       300 mutants of kernels/, the same ones every time
 scripts/mutate.py --count N --seed S    N others
 scripts/mutate.py --only assign.cu,best.cuh    of these files alone
+scripts/mutate.py --resume              go on: what was caught before, by tests that are still there, counts as caught
 scripts/mutate.py --list                print the mutants, run nothing
 
 A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
@@ -222,7 +223,9 @@ def programs(offline_names):
     for line in output.splitlines():
         message = json.loads(line)
         if message.get("reason") == "compiler-artifact" and message.get("executable") and message["target"]["kind"] == ["test"]:
-            found.append(message["executable"])
+            # A copy: a build meanwhile would take the program away. Its folder's folder has to be target/.
+            (WORK / "programs").mkdir(parents=True, exist_ok=True)
+            found.append(shutil.copy2(message["executable"], WORK / "programs"))
     return found
 
 
@@ -301,6 +304,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--slowest", type=float, default=5.0, help="seconds of the slowest test that is used")
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--all", action="store_true", help="run explained survivors, too")
     parser.add_argument("--again", help="a file of survivors as this script prints them: judge only these")
     options = parser.parse_args()
@@ -321,7 +325,12 @@ def main():
 
     reasons = {} if options.all else explained()
     start, lock, done = time.monotonic(), threading.Lock(), [(it, None) for it in mutants if it.key() in reasons]
-    mutants = [mutant for mutant in mutants if mutant.key() not in reasons]
+    judged = WORK / "judged"
+    before = [json.loads(line) for line in judged.read_text().splitlines()] if options.resume and judged.exists() else []
+    before = {tuple(key): outcome for key, outcome in before if outcome}
+    done += [(it, before[it.key()]) for it in mutants if it.key() in before and it.key() not in reasons]
+    mutants = [mutant for mutant in mutants if mutant.key() not in reasons and mutant.key() not in before]
+    judged.write_text("".join(json.dumps([key, outcome]) + "\n" for key, outcome in before.items()))
     folders = [WORK / f"copy{index}" for index in range(options.jobs)]
     free = folders[:]
 
@@ -335,6 +344,8 @@ def main():
                 free.append(folder)
         with lock:
             done.append((mutant, outcome))
+            with open(judged, "a") as file:
+                file.write(json.dumps([mutant.key(), outcome]) + "\n")
             if outcome is None:
                 print(f"survived: {mutant}", flush=True)
             if len(done) % 20 == 0:

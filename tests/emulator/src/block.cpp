@@ -142,10 +142,13 @@ bool run_block(const Launch &launch, uint3 index) {
     begin_block_checks();
     while (block.left < count) {
         bool moved = false;
+        // A quarter of the warps rests for a turn, so that some get ahead of others.
+        unsigned resting = settings().seed ? (unsigned)(random_number() & random_number()) : 0;
         for (unsigned i : block.order) {
             Thread &thread = block.threads[i];
             if (thread.state != Thread::Ready) continue;
             moved = true;
+            if (resting >> i / 32 % 32 & 1) continue;
             block.current = &thread;
             simulated_switch(&block.scheduler, thread.stack);
             block.current = nullptr;
