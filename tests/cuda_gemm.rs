@@ -3,16 +3,16 @@
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
 mod common;
+#[path = "common/filter.rs"]
+mod filter;
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
 use codeword::backend::reference;
 use codeword::cuda::{self, Workspace};
-use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
-    assign, bf16, f16,
-};
-use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
+use codeword::{AssignOptions, Codebook, Device, Error, MatrixView, assign};
+use common::{Numbers, assert_same_bits, assert_same_labels, cases, matrix, total};
+use filter::{assert_adversarial, assert_exact, assert_sizes, assert_types_and_fast, assert_wild_rows, gaussians, on};
 use simulated::Machine;
 
 const DESIGN: &str = "CODEWORD_CUDA_GEMM";
@@ -28,40 +28,11 @@ fn without_cublas() -> [Machine; 2] {
     [Machine::new().variable(DESIGN, "simt"), Machine::new().without_cublas()]
 }
 
-fn on<E: Element>(codewords: MatrixView<'_, E>) -> Codebook {
-    let device = Device::cuda(0).expect("the simulated device opens");
-    Codebook::new(codewords, &device).expect("a codebook of finite numbers")
-}
-
-fn assert_exact<X: Element, E: Element>(name: &str, x: MatrixView<'_, X>, codewords: MatrixView<'_, E>) -> AssignStats {
-    let got = assign(x, &on(codewords), AssignOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let (labels, sq_distances) = reference::nearest(x, codewords);
-    assert_same_labels(name, &got.labels, &labels, 1);
-    assert_same_bits(name, &got.sq_distances, &sq_distances);
-    assert_eq!(total(got.stats), x.rows() as u64, "{name}: every row is counted once, {:?}", got.stats);
-    got.stats
-}
-
-fn gaussians(numbers: &mut Numbers, rows: usize, d: usize) -> Matrix<f32> {
-    matrix(numbers.gaussians(rows * d), rows, d)
-}
-
 #[test]
 fn adversarial_data_and_golden_cases_by_cublas() {
     for machine in with_cublas() {
         machine.pass("adversarial_data_and_golden_cases_by_cublas", || {
-            let mut sum = AssignStats::default();
-            for (n, k, d) in [(13, 33, 7), (67, 66, 3), (7, 130, 17)] {
-                for case in cases::adversarial(n, k, d) {
-                    sum += assert_exact(&case.name, case.x.view(), case.codewords.view());
-                }
-            }
-            for case in golden::load() {
-                assert_exact(&case.name, case.x.view(), case.codewords.view());
-            }
-            for (tier, rows) in [("first", sum.first), ("second", sum.second), ("f64", sum.f64), ("exact", sum.exact)] {
-                assert!(rows > 0, "no row reached the tier {tier}: {sum:?}");
-            }
+            assert_adversarial(&[(13, 33, 7), (67, 66, 3), (7, 130, 17)]);
         });
     }
 }
@@ -84,9 +55,8 @@ fn adversarial_data_without_cublas() {
 fn sizes_around_every_tile_of_either_design() {
     for machine in with_cublas().into_iter().chain(without_cublas()) {
         machine.pass("sizes_around_every_tile_of_either_design", || {
-            let mut numbers = Numbers::new(51);
             // Rows and codewords by 128, or by 32 and 128 beside cuBLAS; depth (two more than d) by 8, its chunks by 512.
-            for (n, k, d) in [
+            let sizes = [
                 (1, 1, 1),
                 (2, 1, 3),
                 (1, 2, 1),
@@ -103,13 +73,8 @@ fn sizes_around_every_tile_of_either_design() {
                 (7, 3, 514),
                 (3, 11, 1022),
                 (2, 9, 1500),
-            ] {
-                let name = format!("{n} x {k} x {d}");
-                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-                assert_exact(&name, x.view(), e.view());
-                let (x, e) = (matrix(numbers.integers(n * d, 1), n, d), matrix(numbers.integers(k * d, 1), k, d));
-                assert_exact(&format!("{name}, integers"), x.view(), e.view());
-            }
+            ];
+            assert_sizes(&mut Numbers::new(51), 1, &sizes);
         });
     }
 }
@@ -120,13 +85,7 @@ fn codewords_of_several_runs_are_joined() {
     // 2 MB a run has fewer rows than the block.
     for machine in with_cublas() {
         machine.pass("codewords_of_several_runs_are_joined", || {
-            let mut numbers = Numbers::new(52);
-            for (n, k, d) in [(70, 2049, 2), (45, 4500, 3)] {
-                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-                assert_exact(&format!("{n} x {k} x {d}"), x.view(), e.view());
-                let (x, e) = (matrix(numbers.integers(n * d, 40), n, d), matrix(numbers.integers(k * d, 40), k, d));
-                assert_exact(&format!("{n} x {k} x {d}, integers"), x.view(), e.view());
-            }
+            assert_sizes(&mut Numbers::new(52), 40, &[(70, 2049, 2), (45, 4500, 3)]);
         });
     }
 }
@@ -143,39 +102,15 @@ fn our_own_kernel_takes_several_tiles_where_it_has_fewer_places() {
 }
 
 #[test]
-fn duplicates_one_codeword_wild_rows_and_rows_that_are_not_finite() {
+fn duplicates_wild_rows_and_rows_that_are_not_finite() {
     for machine in with_cublas().into_iter().chain(without_cublas()) {
-        machine.pass("duplicates_one_codeword_wild_rows_and_rows_that_are_not_finite", || {
+        machine.pass("duplicates_wild_rows_and_rows_that_are_not_finite", || {
             let mut numbers = Numbers::new(54);
             let (n, k, d) = (40, 150, 11);
-            let x = gaussians(&mut numbers, n, d);
             let few = gaussians(&mut numbers, 9, d);
             let copies = (0..k).flat_map(|j| few.view().row(j * j % 9).to_vec()).collect();
-            assert_exact("duplicates", x.view(), matrix(copies, k, d).view());
-            assert_exact("one codeword", x.view(), gaussians(&mut numbers, 1, d).view());
-            // Beyond what the filter pass can scale, among ordinary rows.
-            let mut wild = x.as_slice().to_vec();
-            for (i, value) in [(3, 3e38), (4, -3e38), (17, 1e38), (39, 3.4e38)] {
-                wild[i * d..][..d].fill(value);
-            }
-            let tiny: Vec<f32> = numbers.gaussians(k * d).iter().map(|v| v * 1e-30).collect();
-            assert_exact("wild rows", matrix(wild.clone(), n, d).view(), matrix(tiny, k, d).view());
-
-            let e = gaussians(&mut numbers, k, d);
-            (wild[7 * d + 2], wild[30 * d]) = (f32::NAN, f32::INFINITY);
-            let (dirty, codebook) = (matrix(wild, n, d), on(e.view()));
-            let error = assign(dirty.view(), &codebook, AssignOptions::default()).unwrap_err();
-            assert!(matches!(error, Error::NonFinite { row: 7, col: 2, .. }), "{error}");
-            let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
-            let got = assign(dirty.view(), &codebook, options).unwrap();
-            for i in 0..n {
-                let bad = i == 7 || i == 30;
-                assert_eq!(got.labels[i] == SENTINEL, bad, "row {i}");
-                if !bad {
-                    let (labels, _) = reference::nearest(MatrixView::new(dirty.view().row(i), 1, d).unwrap(), e.view());
-                    assert_eq!(got.labels[i], labels[0], "row {i}");
-                }
-            }
+            assert_exact("duplicates", gaussians(&mut numbers, n, d).view(), matrix(copies, k, d).view());
+            assert_wild_rows(&mut numbers);
         });
     }
 }
@@ -183,25 +118,7 @@ fn duplicates_one_codeword_wild_rows_and_rows_that_are_not_finite() {
 #[test]
 fn sixteen_bit_rows_and_fast_labels() {
     for machine in with_cublas() {
-        machine.pass("sixteen_bit_rows_and_fast_labels", || {
-            let mut numbers = Numbers::new(55);
-            let (n, k, d) = (35, 131, 21);
-            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-            let half = matrix(x.as_slice().iter().map(|&v| f16::from_f32(v)).collect(), n, d);
-            let brain = matrix(x.as_slice().iter().map(|&v| bf16::from_f32(v)).collect(), n, d);
-            assert_exact("f16", half.view(), e.view());
-            assert_exact("bf16", brain.view(), e.view());
-
-            let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
-            let got = assign(x.view(), &on(e.view()), options).unwrap();
-            assert_eq!(got.stats.first, n as u64, "{:?}", got.stats);
-            let (_, nearest) = reference::nearest(x.view(), e.view());
-            for (i, &nearest) in nearest.iter().enumerate() {
-                let own = reference::sq_distance(x.view().row(i), e.view().row(got.labels[i] as usize)).to_f32();
-                assert_eq!(got.sq_distances[i].to_bits(), own.to_bits(), "row {i}");
-                assert!(own <= nearest * (1.0 + 1e-4), "row {i}: {own} against {nearest}");
-            }
-        });
+        machine.pass("sixteen_bit_rows_and_fast_labels", || assert_types_and_fast(&mut Numbers::new(55), 1.0 + 1e-4));
     }
 }
 

@@ -3,16 +3,16 @@
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
 mod common;
+#[path = "common/filter.rs"]
+mod filter;
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
 use codeword::backend::reference;
 use codeword::cuda::{self, Workspace};
-use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
-    assign, bf16, f16,
-};
-use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
+use codeword::{AssignOptions, Codebook, Device, Matrix, assign};
+use common::{Numbers, assert_same_bits, assert_same_labels, cases, matrix, total};
+use filter::{assert_adversarial, assert_exact, assert_sizes, assert_types_and_fast, assert_wild_rows, gaussians, on};
 use simulated::Machine;
 
 fn tensor() -> Machine {
@@ -28,24 +28,6 @@ fn machines() -> [Machine; 3] {
     ]
 }
 
-fn on<E: Element>(codewords: MatrixView<'_, E>) -> Codebook {
-    let device = Device::cuda(0).expect("the simulated device opens");
-    Codebook::new(codewords, &device).expect("a codebook of finite numbers")
-}
-
-fn assert_exact<X: Element, E: Element>(name: &str, x: MatrixView<'_, X>, codewords: MatrixView<'_, E>) -> AssignStats {
-    let got = assign(x, &on(codewords), AssignOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let (labels, sq_distances) = reference::nearest(x, codewords);
-    assert_same_labels(name, &got.labels, &labels, 1);
-    assert_same_bits(name, &got.sq_distances, &sq_distances);
-    assert_eq!(total(got.stats), x.rows() as u64, "{name}: every row is counted once, {:?}", got.stats);
-    got.stats
-}
-
-fn gaussians(numbers: &mut Numbers, rows: usize, d: usize) -> Matrix<f32> {
-    matrix(numbers.gaussians(rows * d), rows, d)
-}
-
 fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
     matrix(x.as_slice().iter().map(|v| v * by).collect(), x.rows(), x.cols())
 }
@@ -54,18 +36,7 @@ fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
 fn adversarial_data_and_golden_cases() {
     for machine in machines() {
         machine.pass("adversarial_data_and_golden_cases", || {
-            let mut sum = AssignStats::default();
-            for (n, k, d) in [(13, 33, 7), (67, 66, 3), (130, 7, 5), (7, 130, 17)] {
-                for case in cases::adversarial(n, k, d) {
-                    sum += assert_exact(&case.name, case.x.view(), case.codewords.view());
-                }
-            }
-            for case in golden::load() {
-                assert_exact(&case.name, case.x.view(), case.codewords.view());
-            }
-            for (tier, rows) in [("first", sum.first), ("second", sum.second), ("f64", sum.f64), ("exact", sum.exact)] {
-                assert!(rows > 0, "no row reached the tier {tier}: {sum:?}");
-            }
+            assert_adversarial(&[(13, 33, 7), (67, 66, 3), (130, 7, 5), (7, 130, 17)]);
         });
     }
 }
@@ -74,9 +45,8 @@ fn adversarial_data_and_golden_cases() {
 fn sizes_around_every_tile_and_stage() {
     for machine in machines() {
         machine.pass("sizes_around_every_tile_and_stage", || {
-            let mut numbers = Numbers::new(71);
             // Rows and codewords by 128, warps of 64 x 32; depth by 8, 16 and 32, and more stages than there is room for.
-            for (n, k, d) in [
+            let sizes = [
                 (1, 2, 31),
                 (2, 3, 32),
                 (63, 31, 33),
@@ -92,13 +62,8 @@ fn sizes_around_every_tile_and_stage() {
                 (5, 7, 257),
                 (4, 9, 258),
                 (3, 4, 1025),
-            ] {
-                let name = format!("{n} x {k} x {d}");
-                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-                assert_exact(&name, x.view(), e.view());
-                let (x, e) = (matrix(numbers.integers(n * d, 1), n, d), matrix(numbers.integers(k * d, 1), k, d));
-                assert_exact(&format!("{name}, integers"), x.view(), e.view());
-            }
+            ];
+            assert_sizes(&mut Numbers::new(71), 1, &sizes);
         });
     }
 }
@@ -246,61 +211,15 @@ fn rounding_rows_or_codewords_to_halves_certifies_nothing_wrong() {
 #[test]
 fn wild_rows_and_rows_that_are_not_finite() {
     for machine in machines() {
-        machine.pass("wild_rows_and_rows_that_are_not_finite", || {
-            let mut numbers = Numbers::new(76);
-            let (n, k, d) = (40, 150, 11);
-            let x = gaussians(&mut numbers, n, d);
-            assert_exact("one codeword", x.view(), gaussians(&mut numbers, 1, d).view());
-            let mut wild = x.as_slice().to_vec();
-            for (i, value) in [(3, 3e38), (4, -3e38), (17, 1e38), (39, 3.4e38)] {
-                wild[i * d..][..d].fill(value);
-            }
-            let tiny = scaled(&gaussians(&mut numbers, k, d), 1e-30);
-            assert_exact("wild rows", matrix(wild.clone(), n, d).view(), tiny.view());
-
-            let e = gaussians(&mut numbers, k, d);
-            (wild[7 * d + 2], wild[30 * d]) = (f32::NAN, f32::INFINITY);
-            let (dirty, codebook) = (matrix(wild, n, d), on(e.view()));
-            let error = assign(dirty.view(), &codebook, AssignOptions::default()).unwrap_err();
-            assert!(matches!(error, Error::NonFinite { row: 7, col: 2, .. }), "{error}");
-            let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
-            let got = assign(dirty.view(), &codebook, options).unwrap();
-            for i in 0..n {
-                let bad = i == 7 || i == 30;
-                assert_eq!(got.labels[i] == SENTINEL, bad, "row {i}");
-                if !bad {
-                    let (labels, _) = reference::nearest(MatrixView::new(dirty.view().row(i), 1, d).unwrap(), e.view());
-                    assert_eq!(got.labels[i], labels[0], "row {i}");
-                }
-            }
-        });
+        machine.pass("wild_rows_and_rows_that_are_not_finite", || assert_wild_rows(&mut Numbers::new(76)));
     }
 }
 
 #[test]
 fn sixteen_bit_rows_and_fast_labels() {
     for machine in machines() {
-        machine.pass("sixteen_bit_rows_and_fast_labels", || {
-            let mut numbers = Numbers::new(77);
-            let (n, k, d) = (35, 131, 21);
-            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-            let half = |x: &Matrix<f32>| x.as_slice().iter().map(|&v| f16::from_f32(v)).collect::<Vec<f16>>();
-            let brain = matrix(x.as_slice().iter().map(|&v| bf16::from_f32(v)).collect(), n, d);
-            assert_exact("f16", matrix(half(&x), n, d).view(), e.view());
-            assert_exact("f16 both", matrix(half(&x), n, d).view(), matrix(half(&e), k, d).view());
-            assert_exact("bf16", brain.view(), e.view());
-
-            let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
-            let got = assign(x.view(), &on(e.view()), options).unwrap();
-            assert_eq!(got.stats.first, n as u64, "{:?}", got.stats);
-            let (_, nearest) = reference::nearest(x.view(), e.view());
-            for (i, &nearest) in nearest.iter().enumerate() {
-                let own = reference::sq_distance(x.view().row(i), e.view().row(got.labels[i] as usize)).to_f32();
-                assert_eq!(got.sq_distances[i].to_bits(), own.to_bits(), "row {i}");
-                // Rounding to f16 moves a score by about 2^-11 of the norms, which are near the distance here.
-                assert!(own <= nearest * (1.0 + 1e-2), "row {i}: {own} against {nearest}");
-            }
-        });
+        // Rounding to f16 moves a score by about 2^-11 of the norms, which are near the distance here.
+        machine.pass("sixteen_bit_rows_and_fast_labels", || assert_types_and_fast(&mut Numbers::new(77), 1.0 + 1e-2));
     }
 }
 
