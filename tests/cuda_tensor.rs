@@ -23,8 +23,8 @@ fn tensor() -> Machine {
 fn machines() -> [Machine; 3] {
     [
         tensor(),
-        tensor().set("CAPABILITY", 90).set("SEED", 1),
-        tensor().set("CAPABILITY", 86).set("TENSOR", "hostile").set("SEED", 2).set("CHECK", 0),
+        tensor().set("CAPABILITY", 90).seed(1),
+        tensor().set("CAPABILITY", 86).set("TENSOR", "hostile").seed(2).set("CHECK", 0),
     ]
 }
 
@@ -33,9 +33,9 @@ fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
 }
 
 #[test]
-fn adversarial_data_and_golden_cases() {
+fn adversarial_data_and_golden_cases_by_tensor_cores() {
     for machine in machines() {
-        machine.pass("adversarial_data_and_golden_cases", || {
+        machine.pass("adversarial_data_and_golden_cases_by_tensor_cores", || {
             assert_adversarial(&[(13, 33, 7), (67, 66, 3), (130, 7, 5), (7, 130, 17)]);
         });
     }

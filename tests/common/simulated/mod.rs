@@ -88,6 +88,11 @@ impl Machine {
         self
     }
 
+    /// Orders blocks and threads by `seed`, or by the environment's where that names one (scripts/schedules.sh).
+    pub fn seed(self, seed: u64) -> Machine {
+        if std::env::var_os("CODEWORD_SIM_SEED").is_some() { self } else { self.set("SEED", seed) }
+    }
+
     /// Sets a variable of the environment that is none of the driver's.
     pub fn variable(mut self, name: &str, value: impl ToString) -> Machine {
         self.settings.push((name.to_string(), value.to_string()));
