@@ -3,18 +3,18 @@
 //! only in data that nobody has thought of yet. On the simulated driver, in child processes.
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
+#[path = "common/alone.rs"]
+mod alone;
 mod common;
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
-use codeword::backend::cuda::ptx::KERNELS;
-use codeword::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
-use codeword::cuda::cudarc::nvrtc::Ptx;
+use alone::{open, threads};
+use codeword::cuda::cudarc::driver::PushKernelArg;
 use codeword::cuda::{MatrixView, Workspace};
 use codeword::{AssignOptions, Codebook, Device};
 use common::{Numbers, assert_same_bits, matrix};
 use simulated::Machine;
-use std::sync::Arc;
 
 /// Half a step of f32 at 1.
 const U: f64 = 1.0 / 16_777_216.0;
@@ -23,18 +23,6 @@ const U: f64 = 1.0 / 16_777_216.0;
 const PACKED: u32 = 0;
 const WILD: u32 = 1;
 const NON_FINITE: u32 = 2;
-
-fn open(stem: &str, entry: &str) -> (Arc<CudaStream>, CudaFunction) {
-    let context = CudaContext::new(0).expect("the device opens");
-    let kernel = KERNELS.iter().find(|kernel| kernel.stem == stem).expect("there is such a kernel");
-    let text = kernel.shipped.or(kernel.built).expect("scripts/ptx.sh has run").text;
-    let module = context.load_module(Ptx::from_src(text)).expect("the module loads");
-    (context.new_stream().expect("a stream"), module.load_function(entry).expect("it is there"))
-}
-
-fn threads(blocks: u32, threads: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 }
-}
 
 /// What rows_f32 makes of rows.
 struct Packed {

@@ -1,0 +1,20 @@
+//! Kernels launched alone, without the crate's own wrappers.
+
+use codeword::backend::cuda::ptx::KERNELS;
+use codeword::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig};
+use codeword::cuda::cudarc::nvrtc::Ptx;
+use std::sync::Arc;
+
+/// A new stream and the kernel `entry` of kernels/STEM.cu.
+pub fn open(stem: &str, entry: &str) -> (Arc<CudaStream>, CudaFunction) {
+    let context = CudaContext::new(0).expect("the device opens");
+    let kernel = KERNELS.iter().find(|kernel| kernel.stem == stem).expect("there is such a kernel");
+    let text = kernel.shipped.or(kernel.built).expect("scripts/ptx.sh has run").text;
+    let module = context.load_module(Ptx::from_src(text)).expect("the module loads");
+    (context.new_stream().expect("a stream"), module.load_function(entry).expect("it is there"))
+}
+
+/// That many blocks of that many threads.
+pub fn threads(blocks: u32, threads: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 }
+}

@@ -1,0 +1,221 @@
+//! Data for which arithmetic loses all that a bound allows it to lose, so that a bound with one term missing gives another
+//! label; counts of rows by what settled them; sums in every bit. On the simulated driver, in child processes.
+#![cfg(all(feature = "cuda", target_os = "linux"))]
+
+#[path = "common/alone.rs"]
+mod alone;
+mod common;
+#[path = "common/simulated/mod.rs"]
+mod simulated;
+
+use alone::{open, threads};
+use codeword::backend::reference;
+use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
+use codeword::cuda::{self, Workspace};
+use codeword::{AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, assign, bf16, f16, top_k};
+use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
+use simulated::Machine;
+
+/// The ways to score.
+fn machines() -> [Machine; 3] {
+    ["simt", "cublas", "tensor"].map(|it| Machine::new().variable("CODEWORD_CUDA_GEMM", it))
+}
+
+/// A codebook of these vectors and their opposites, each behind its own: their mean is zero in every arithmetic.
+fn symmetric(vectors: &[Vec<f32>]) -> Matrix<f32> {
+    let both = vectors.iter().flat_map(|it| it.iter().copied().chain(it.iter().map(|v| -v)));
+    matrix(both.collect(), 2 * vectors.len(), vectors[0].len())
+}
+
+/// Asserts that the row, five times, gets the labels of the oracle, and those of `top_k` for every r. Returns what
+/// settled the rows of `assign`, and those of `top_k` with r = 1.
+fn assert_exact(name: &str, row: Vec<f32>, e: &Matrix<f32>) -> [AssignStats; 2] {
+    let (n, d) = (5, row.len());
+    let x = matrix(row.repeat(n), n, d);
+    let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+    let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+    let (labels, sq_distances) = reference::nearest(x.view(), e.view());
+    assert_same_labels(name, &got.labels, &labels, 1);
+    assert_same_bits(name, &got.sq_distances, &sq_distances);
+    let mut stats = [got.stats, AssignStats::default()];
+    for r in 1..=e.rows() {
+        let name = format!("{name}, top {r}");
+        let got = top_k(x.view(), &codebook, r, AssignOptions::default()).unwrap();
+        let (labels, sq_distances) = reference::top_k(x.view(), e.view(), r);
+        assert_same_labels(&name, &got.labels, &labels, r);
+        assert_same_bits(&name, &got.sq_distances, &sq_distances);
+        if r == 1 {
+            stats[1] = got.stats;
+        }
+    }
+    stats
+}
+
+/// The first of `d` dimensions 1, so that codebooks keep the scale of 1; the others zero.
+fn axis(d: usize) -> Vec<f32> {
+    (0..d).map(|t| if t == 0 { 1.0 } else { 0.0 }).collect()
+}
+
+#[test]
+fn products_that_underflow_certify_nothing_wrong() {
+    for machine in machines() {
+        machine.pass("products_that_underflow_certify_nothing_wrong", || {
+            // In steps of the smallest f32: every product with the nearest is 0.49 and vanishes, and one with the other is
+            // 2, which is less than all of them.
+            for d in [8, 40] {
+                let near = vec![0.49 * 2f32.powi(-89); d];
+                let other = axis(d).iter().map(|v| v * 2f32.powi(-88)).collect();
+                let row = vec![2f32.powi(-60); d];
+                assert_exact("products", row.clone(), &symmetric(&[axis(d), other, near.clone()]));
+                // More than the nearest's 19.6 of them where there are 40: what one may be off is what decides.
+                let other = axis(d).iter().map(|v| v * 3.0 * 2f32.powi(-89)).collect();
+                assert_exact("products, in other places", row, &symmetric(&[near, other, axis(d)]));
+            }
+        });
+    }
+}
+
+#[test]
+fn squares_that_underflow_certify_nothing_wrong() {
+    for machine in machines() {
+        machine.pass("squares_that_underflow_certify_nothing_wrong", || {
+            // In steps of the smallest f32: the farther one has eight squares of 0.49, which vanish; the nearer one four of
+            // 0.51, each of which becomes 1.
+            let d = 8;
+            let farther = vec![0.98995 * 2f32.powi(-75); d];
+            let nearer = (0..d).map(|t| if t % 2 == 0 { 1.01 * 2f32.powi(-75) } else { 0.0 }).collect();
+            assert_exact("squares", vec![0.0; d], &symmetric(&[axis(d), farther, nearer]));
+        });
+    }
+}
+
+#[test]
+fn sums_of_f64_in_the_wrong_order_settle_nothing() {
+    for machine in machines() {
+        machine.pass("sums_of_f64_in_the_wrong_order_settle_nothing", || {
+            // Beside 1, four squares of 0.49 steps of f64 vanish, one of a whole step does not: the farther one is nearer in
+            // f64. Every 32nd component is summed by one lane, in their order.
+            let d = 161;
+            let with = |small: f32, count: usize| {
+                let value = move |t: usize| match t {
+                    0 => 1.0,
+                    t if t % 32 == 0 && t <= 32 * count => small,
+                    _ => 0.0,
+                };
+                (0..d).map(value).collect::<Vec<f32>>()
+            };
+            let (farther, nearer) = (with(0.7 * 2f32.powi(-26), 4), with(2f32.powi(-26), 1));
+            let exact = AssignStats { exact: 5, ..AssignStats::default() };
+            let stats = assert_exact("f64", vec![0.0; d], &symmetric(&[farther, nearer]));
+            assert_eq!(stats, [exact; 2]);
+        });
+    }
+}
+
+#[test]
+fn rows_are_counted_by_what_settled_them() {
+    for machine in machines() {
+        machine.pass("rows_are_counted_by_what_settled_them", || {
+            let none = AssignStats::default();
+            let far_apart = symmetric(&[vec![4.0, 0.0], vec![0.0, 4.0]]);
+            let stats = assert_exact("by the score", vec![3.0, 1.0], &far_apart);
+            assert_eq!(stats[0], AssignStats { first: 5, ..none });
+            // Scores are off by more than the two differ, direct differences are not.
+            let side_by_side = symmetric(&[vec![1000.0, 0.015625], vec![1000.0, -0.015625]]);
+            let stats = assert_exact("by direct f32 sums", vec![1000.0, -0.0078125], &side_by_side);
+            assert_eq!(stats, [AssignStats { second: 5, ..none }, AssignStats { f64: 5, ..none }]);
+            // These differ by 2^-28 of themselves.
+            let nearly_equal = symmetric(&[vec![1.0, 2f32.powi(-14)], vec![1.0, 0.0]]);
+            let stats = assert_exact("by f64 sums", vec![0.5, 0.0], &nearly_equal);
+            assert_eq!(stats, [AssignStats { f64: 5, ..none }; 2]);
+            let stats = assert_exact("by exact sums", vec![0.0, 0.0], &far_apart);
+            assert_eq!(stats[0], AssignStats { exact: 5, ..none });
+        });
+    }
+}
+
+#[test]
+fn the_first_of_several_values_that_are_not_finite_is_named() {
+    fn assert_named<T: Element + DeviceRepr>(x: &Matrix<T>, row: usize, col: usize) {
+        let e = symmetric(&[axis(x.cols())]);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let Device::Cuda(context) = codebook.device() else { unreachable!("it was asked for") };
+        let stream = context.new_stream().unwrap();
+        let on_device = stream.clone_htod(x.as_slice()).unwrap();
+        let (mut labels, mut sq_distances) =
+            (stream.alloc_zeros(x.rows()).unwrap(), stream.alloc_zeros(x.rows()).unwrap());
+        let mut workspace = Workspace::<T>::new(&codebook, &stream, x.rows()).unwrap();
+        let view = cuda::MatrixView::new(&on_device, x.rows(), x.cols()).unwrap();
+        workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+        let on_device = workspace.check().map(|_| ());
+        let on_host = assign(x.view(), &codebook, AssignOptions::default()).map(|_| ());
+        for error in [on_device.unwrap_err(), on_host.unwrap_err()] {
+            let named = matches!(error, Error::NonFinite { row: r, col: c, .. } if (r, c) == (row, col));
+            assert!(named, "{row}, {col}: {error}");
+        }
+    }
+    for machine in machines() {
+        machine.pass("the_first_of_several_values_that_are_not_finite_is_named", || {
+            let (n, d) = (20, 100);
+            let mut x = vec![1.0f32; n * d];
+            // From the end on: later rows, lower and higher columns of the same 32, and others.
+            for (row, col) in [(19, 0), (11, 99), (11, 98), (11, 66), (11, 34), (11, 40), (11, 3), (11, 2)] {
+                x[row * d + col] = f32::NAN;
+                if (row, col) < (11, 66) {
+                    assert_named(&matrix(x.clone(), n, d), row, x[row * d..].iter().position(|v| v.is_nan()).unwrap());
+                }
+            }
+            assert_named(&matrix(x.iter().map(|&v| f16::from_f32(v)).collect(), n, d), 11, 2);
+            assert_named(&matrix(x.iter().map(|&v| bf16::from_f32(v)).collect(), n, d), 11, 2);
+        });
+    }
+}
+
+#[test]
+fn sums_of_squares_have_the_bits_of_the_order_in_their_header() {
+    Machine::new().pass("sums_of_squares_have_the_bits_of_the_order_in_their_header", || {
+        let mut numbers = Numbers::new(91);
+        let (n, k, d) = (70usize, 5usize, 45usize);
+        let (x, e) = (numbers.gaussians(n * d), numbers.gaussians(k * d));
+        let names: Vec<u32> = (0..n).map(|i| if i % 9 == 4 { u32::MAX } else { (i % k) as u32 }).collect();
+        // Eight running sums over every eighth, added in pairs.
+        let summed = |value: &dyn Fn(usize) -> f64| {
+            let mut s = [0.0f64; 8];
+            (0..d).for_each(|t| s[t % 8] += value(t) * value(t));
+            ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+        };
+        let mut expected = Vec::new();
+        for (i, &name) in names.iter().enumerate() {
+            let at = |t: usize| f64::from(x[i * d + t]);
+            let off = |t: usize| at(t) - f64::from(e[name as usize % k * d + t]);
+            expected.extend(if name == u32::MAX { [0.0; 2] } else { [summed(&at), summed(&off)] });
+        }
+        let (stream, kernel) = open("sq_sums", "sq_sums_f32");
+        let [x, e] = [&x, &e].map(|it| stream.clone_htod(it).unwrap());
+        let names = stream.clone_htod(&names).unwrap();
+        let mut sums = stream.alloc_zeros::<f64>(2 * n).unwrap();
+        let (n32, k32, d32, stride) = (n as u32, k as u32, d as u32, d as u64);
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&x).arg(&stride).arg(&e).arg(&names).arg(&mut sums).arg(&n32).arg(&k32).arg(&d32);
+        // SAFETY: the arguments are those of sq_sums_f32, of the sizes that its header names; eight threads per row.
+        unsafe { launch.launch(threads((8 * n).div_ceil(256) as u32, 256)) }.unwrap();
+        assert_eq!(stream.clone_dtoh(&sums).unwrap(), expected);
+
+        // Blocks of rows, one row after the other.
+        let (stream, kernel) = open("sq_sums", "sq_sums_blocks_f64");
+        let sums: Vec<f64> = numbers.gaussians(2 * 1300).iter().map(|&v| f64::from(v) * 1.1).collect();
+        let on_device = stream.clone_htod(&sums).unwrap();
+        for block_rows in [1, 100, 256, 257, 512, 700, 1299, 1300, 2000] {
+            let blocks = 1300usize.div_ceil(block_rows);
+            let mut got = stream.alloc_zeros::<f64>(2 * blocks).unwrap();
+            let (n32, rows32) = (1300u32, block_rows as u32);
+            let mut launch = stream.launch_builder(&kernel);
+            launch.arg(&on_device).arg(&mut got).arg(&n32).arg(&rows32);
+            // SAFETY: the arguments are those of sq_sums_blocks_f64, of the sizes that its header names.
+            unsafe { launch.launch(threads(blocks as u32, 32)) }.unwrap();
+            let add = |rows: &[f64]| rows.chunks(2).fold([0.0; 2], |[a, b], row| [a + row[0], b + row[1]]);
+            let expected: Vec<f64> = sums.chunks(2 * block_rows).flat_map(add).collect();
+            assert_eq!(stream.clone_dtoh(&got).unwrap(), expected, "{block_rows}");
+        }
+    });
+}
