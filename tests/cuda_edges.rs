@@ -108,6 +108,17 @@ fn sums_of_f64_in_the_wrong_order_settle_nothing() {
             let exact = AssignStats { exact: 5, ..AssignStats::default() };
             let stats = assert_exact("f64", vec![0.0; d], &symmetric(&[farther, nearer]));
             assert_eq!(stats, [exact; 2]);
+            // Whole numbers whose sums of squares are 2^54 + 1 and 2^54, or 2^53 + 1 and 2^53, which f64 takes for equals;
+            // the farther one comes first. In steps of 1 and of the smallest f32, a subnormal.
+            for step in [1.0, f32::from_bits(1)] {
+                let [large, less] = [2f32.powi(27) * step, 2f32.powi(26) * step];
+                for [farther, nearer] in
+                    [[[large, 0.0, step], [large, 0.0, 0.0]], [[less, less, step], [less, less, 0.0]]]
+                {
+                    let e = symmetric(&[farther.to_vec(), nearer.to_vec()]);
+                    assert_eq!(assert_exact("whole numbers", vec![0.0; 3], &e), [exact; 2]);
+                }
+            }
         });
     }
 }
@@ -130,6 +141,22 @@ fn rows_are_counted_by_what_settled_them() {
             assert_eq!(stats, [AssignStats { f64: 5, ..none }; 2]);
             let stats = assert_exact("by exact sums", vec![0.0, 0.0], &far_apart);
             assert_eq!(stats[0], AssignStats { exact: 5, ..none });
+        });
+    }
+}
+
+#[test]
+fn codewords_that_are_split_among_blocks_settle_what_they_settle_together() {
+    for machine in machines() {
+        machine.set("CHECK", 0).pass("codewords_that_are_split_among_blocks_settle_what_they_settle_together", || {
+            let mut numbers = Numbers::new(92);
+            let (n, k, d) = (100, 700, 20);
+            let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+            assert_same_labels("split", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
+            // A codeword that two blocks had seen would be its own rival.
+            assert!(got.stats.first >= 80, "{:?}", got.stats);
         });
     }
 }
