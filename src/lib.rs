@@ -28,6 +28,7 @@
 //! | vectors, codebook | labels and squared distances | [`assign`] |
 //! | vectors, codebook | the r nearest codewords of each | [`top_k`] |
 //! | codes, codebook | the codewords themselves | [`decode`] |
+//! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
@@ -75,8 +76,8 @@ mod metrics;
 mod quantizer;
 
 pub use backend::{
-    AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, TopK, assign, assign_into, decode,
-    decode_into, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
+    AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, Sums, TopK, accumulate, assign,
+    assign_into, decode, decode_into, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
 };
 pub use codebook::Codebook;
 pub use device::Device;

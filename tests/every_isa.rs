@@ -1,4 +1,4 @@
-//! The same labels and distances with every set of vector instructions this machine has, one process each: the choice
+//! The same labels, distances and sums with every set of vector instructions this machine has, one process each: the choice
 //! is made once per process, by the environment variable `CODEWORD_ISA`.
 //!
 //! Under an emulator without registered binary formats, `CODEWORD_TEST_RUNNER` names the command, with arguments
@@ -6,7 +6,8 @@
 
 mod common;
 
-use codeword::{Codebook, Device, Error, Isa, MatrixView};
+use codeword::backend::reference;
+use codeword::{Codebook, Device, Error, Isa, MatrixView, accumulate};
 use common::{assert_exact, cases, golden, is_required, scaled};
 use std::process::{Command, Output};
 
@@ -76,6 +77,10 @@ fn as_child_compare_with_exact_arithmetic() {
     for (n, k, d) in shapes.into_iter().take(scaled(shapes.len()).max(2)) {
         for case in cases::adversarial(n, k, d) {
             assert_exact(&case.name, case.x.view(), case.codewords.view());
+            let labels: Vec<u32> = (0..case.x.rows()).map(|i| (i * i % k) as u32).collect();
+            let (sums, _) = reference::accumulate(case.x.view(), &labels, None, k);
+            let got = accumulate(case.x.view(), &labels, None, k).unwrap().sums;
+            assert!(got.iter().zip(&sums).all(|(a, b)| a.to_bits() == b.to_bits()), "{}: sums", case.name);
         }
     }
     println!("exact on {isa}");

@@ -8,11 +8,13 @@ pub mod cuda;
 pub mod preparation;
 #[doc(hidden)]
 pub mod reference;
+mod sums;
 
 use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
 pub use cpu::isa::Isa;
+pub use sums::Sums;
 
 /// The label of a row that holds a NaN or an infinity, under [`NonFinite::Sentinel`]. Decodes to a row of NaN.
 pub const SENTINEL: u32 = u32::MAX;
@@ -289,6 +291,57 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
     .map_err(|position| Error::CodeOutOfRange { op: OP, position, code: codes[position], k: codebook.k() })
 }
 
+/// Adds up the rows of `x`, `[n, d]`, by their labels, below `k` each, with `weights` where rows count differently: the
+/// second half of a step of k-means or of a moving average. Rows labelled [`SENTINEL`] count nowhere.
+///
+/// The sums are the same bits with every instruction set, thread count and device: f64 additions of w_i x_it, which is
+/// exact, each rounded on its own, in one order. Rows are cut into blocks of max(1, floor(2^18 / d)), counted from row 0.
+/// The rows of one label in one block are added in ascending order, from zero; then those sums, block after block, from
+/// zero. Weights are added in the same order.
+///
+/// One pass over `x`, in host memory and by the processor, wherever assignments are made: the way of the rows to a device
+/// takes longer. Takes 8 k d bytes for the result and 4 n for the order of the rows.
+///
+/// # Errors
+/// - [`Error::Shape`] where there is not one label, or not one weight, per row, rows have no columns, there are 2^32 rows
+///   or more, or k d overflows.
+/// - [`Error::CodeOutOfRange`] naming the first label that is neither below `k` nor [`SENTINEL`].
+/// - [`Error::InvalidParameter`] naming the first weight that is negative or not finite, and where `CODEWORD_ISA` names
+///   an instruction set that this processor lacks.
+///
+/// A NaN or an infinity in a row shows in its sums.
+///
+/// ```
+/// use codeword::{MatrixView, accumulate};
+/// let x = MatrixView::new(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2)?;
+/// let sums = accumulate(x, &[1, 0, 1], None, 2)?;
+/// assert_eq!((sums.counts.as_slice(), sums.sums.as_slice()), (&[1, 2][..], &[3.0, 4.0, 6.0, 8.0][..]));
+/// let mut mean = [0.0; 2];
+/// assert!(sums.mean_into(1, &mut mean));
+/// assert_eq!(mean, [3.0, 4.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn accumulate<T: Element>(x: MatrixView<'_, T>, labels: &[u32], weights: Option<&[f32]>, k: usize) -> Result<Sums> {
+    const OP: &str = "accumulate";
+    check_len(OP, "labels", x.rows(), labels.len())?;
+    if let Some(weights) = weights {
+        check_weights(OP, x.rows(), weights)?;
+    }
+    checked_len(OP, k, x.cols())?;
+    if x.cols() == 0 {
+        let (expected, got) = ("rows of at least one column".into(), format!("{} x 0", x.rows()));
+        return Err(Error::Shape { op: OP, expected, got });
+    }
+    if u32::try_from(x.rows()).is_err() {
+        let (expected, got) = ("fewer than 2^32 rows".into(), x.rows().to_string());
+        return Err(Error::Shape { op: OP, expected, got });
+    }
+    if let Some(position) = labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
+        return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
+    }
+    Ok(cpu::accumulate::accumulate(x, labels, weights, k, Isa::selected()?))
+}
+
 /// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
 /// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
 pub(crate) fn sq_sums<T: Element>(
@@ -325,9 +378,21 @@ pub(crate) fn check_len(op: &'static str, what: &str, expected: usize, got: usiz
     Ok(())
 }
 
+/// One weight per row, finite and not negative.
+pub(crate) fn check_weights(op: &'static str, rows: usize, weights: &[f32]) -> Result<()> {
+    check_len(op, "weights", rows, weights.len())?;
+    match weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+        None => Ok(()),
+        Some(row) => {
+            let (expected, got) = ("finite and not negative".into(), format!("{} for row {row}", weights[row]));
+            Err(Error::InvalidParameter { op, name: "weights", expected, got })
+        }
+    }
+}
+
 fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
     // A vector cannot hold more than isize::MAX bytes.
-    rows.checked_mul(cols).filter(|&len| len <= isize::MAX as usize / 4).ok_or_else(|| Error::Shape {
+    rows.checked_mul(cols).filter(|&len| len <= isize::MAX as usize / 8).ok_or_else(|| Error::Shape {
         op,
         expected: "a result that fits the address space".into(),
         got: format!("{rows} x {cols}"),

@@ -229,6 +229,33 @@ pub fn metrics<X: Element, E: Element>(x: MatrixView<'_, X>, codewords: MatrixVi
     m
 }
 
+/// The rows of each label added up, `[k, d]`, in the order that [`crate::accumulate`] documents, and their weights.
+pub fn accumulate<X: Element>(
+    x: MatrixView<'_, X>,
+    labels: &[u32],
+    weights: Option<&[f32]>,
+    k: usize,
+) -> (Vec<f64>, Vec<f64>) {
+    let d = x.cols();
+    let (mut sums, mut totals) = (vec![0.0; k * d], vec![0.0; k]);
+    let rows: Vec<usize> = (0..x.rows()).collect();
+    for block in rows.chunks((262_144 / d).max(1)) {
+        for j in 0..k {
+            let (mut sum, mut total) = (vec![0.0; d], 0.0);
+            for &i in block.iter().filter(|&&i| labels[i] as usize == j) {
+                let weight = weights.map_or(1.0, |weights| f64::from(weights[i]));
+                total += weight;
+                for (sum, value) in sum.iter_mut().zip(x.row(i)) {
+                    *sum += weight * f64::from(value.to_f32());
+                }
+            }
+            totals[j] += total;
+            sums[j * d..][..d].iter_mut().zip(sum).for_each(|(all, part)| *all += part);
+        }
+    }
+    (sums, totals)
+}
+
 /// The two losses of a VQ-VAE in their forward value, both means over all elements: the codebook loss, which moves
 /// codewords to vectors, and `beta` times the same number, which commits vectors to codewords.
 pub fn losses<X: Element, E: Element>(

@@ -11,7 +11,7 @@ use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
 use super::rows::RowScale;
-use super::{direct, filter, rows};
+use super::{accumulate, direct, filter, rows};
 
 /// The kernels of one instruction set.
 pub(super) struct Kernels {
@@ -28,6 +28,8 @@ pub(super) struct Kernels {
     sq_l2_f32: DirectFn<f32>,
     centre_row: CentreFn,
     scale_row: ScaleFn,
+    add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
+    add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
 }
 
 type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32);
@@ -119,9 +121,21 @@ impl Kernels {
         // SAFETY: check 1.
         unsafe { (self.scale_row)(row, scale, tile, stride) }
     }
+
+    /// See [`accumulate::add_row`].
+    pub fn add_row(&self, row: &[f32], sum: &mut [f64]) {
+        // SAFETY: check 1.
+        unsafe { (self.add_row)(row, sum) }
+    }
+
+    /// See [`accumulate::add_weighted_row`].
+    pub fn add_weighted_row(&self, row: &[f32], weight: f64, sum: &mut [f64]) {
+        // SAFETY: check 1.
+        unsafe { (self.add_weighted_row)(row, weight, sum) }
+    }
 }
 
-/// Compiles the bodies of [`filter`], [`direct`] and [`rows`] for one instruction set.
+/// Compiles the bodies of [`filter`], [`direct`], [`rows`] and [`accumulate`] for one instruction set.
 macro_rules! stamp {
     ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
         mod $module {
@@ -138,6 +152,8 @@ macro_rules! stamp {
                 sq_l2_f32,
                 centre_row,
                 scale_row,
+                add_row,
+                add_weighted_row,
             };
 
             #[target_feature(enable = $features)]
@@ -176,6 +192,16 @@ macro_rules! stamp {
             unsafe fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
                 rows::scale_row(row, scale, tile, stride)
             }
+
+            #[target_feature(enable = $features)]
+            unsafe fn add_row(row: &[f32], sum: &mut [f64]) {
+                accumulate::add_row(row, sum)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn add_weighted_row(row: &[f32], weight: f64, sum: &mut [f64]) {
+                accumulate::add_weighted_row(row, weight, sum)
+            }
         }
     };
 }
@@ -198,4 +224,6 @@ static PORTABLE: Kernels = Kernels {
     sq_l2_f32: direct::sq_l2_f32,
     centre_row: rows::centre_row,
     scale_row: rows::scale_row,
+    add_row: accumulate::add_row,
+    add_weighted_row: accumulate::add_weighted_row,
 };

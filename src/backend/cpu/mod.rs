@@ -4,8 +4,9 @@
 //! the other, [`blocks`] splits the rows among threads,
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
 //! the units that multiply two at once ([`pair_kernels`]);
-//! [`look`] settles what the bounds leave open, [`exact`] has the last word.
+//! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together.
 
+pub(crate) mod accumulate;
 mod assign;
 mod assign_f32;
 mod assign_pairs;

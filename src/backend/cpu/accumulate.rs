@@ -1,0 +1,147 @@
+//! Sums of rows by label, to the last bit the same everywhere: rows are put in the order of their labels by a stable
+//! counting sort, and every codeword adds up its own, segment by segment. Threads share codewords, and the segments of a
+//! codeword that has many rows; lanes share components. Neither changes the order of a single sum.
+
+use super::isa::Isa;
+use super::kernels::Kernels;
+use crate::backend::{SENTINEL, Sums};
+use crate::matrix::{Element, MatrixView};
+use crate::metrics::block_rows;
+use rayon::prelude::*;
+
+/// Segments of one codeword from which on threads share them, and how many are in memory at once.
+const WAVE: usize = 64;
+
+/// Adds up the rows of `x`, fewer than 2^32 of at least one column, by their labels: below `k` or sentinels, one for each row, as are
+/// the weights.
+pub(crate) fn accumulate<T: Element>(
+    x: MatrixView<'_, T>,
+    labels: &[u32],
+    weights: Option<&[f32]>,
+    k: usize,
+    isa: Isa,
+) -> Sums {
+    let d = x.cols();
+    let (ends, order) = sort(labels, k);
+    let job = Job { x, weights, order: &order, block_rows: block_rows(d), kernels: Kernels::of(isa) };
+    let (mut totals, mut sums) = (vec![0.0; k], vec![0.0; k * d]);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let counts: Vec<u64> = starts.zip(&ends).map(|(start, end)| (end - start) as u64).collect();
+    let of_codewords = sums.par_chunks_mut(d).zip(&mut totals).zip(counts.par_iter().zip(&ends));
+    of_codewords.for_each_init(Part::default, |part, ((sum, total), (&count, &end))| {
+        part.values.resize(d, 0.0);
+        job.sum(end - count as usize..end, part, sum, total);
+    });
+    if weights.is_none() {
+        totals.iter_mut().zip(&counts).for_each(|(total, &count)| *total = count as f64);
+    }
+    Sums { counts, weights: totals, sums, d }
+}
+
+/// The rows in the order of their labels, those of one label in their own order, without those of sentinels; and where
+/// each label's end.
+fn sort(labels: &[u32], k: usize) -> (Vec<usize>, Vec<u32>) {
+    let mut next = vec![0; k];
+    let labelled = || labels.iter().zip(0u32..).filter(|&(&label, _)| label != SENTINEL);
+    labelled().for_each(|(&label, _)| next[label as usize] += 1);
+    let mut start = 0;
+    for next in &mut next {
+        start += std::mem::replace(next, start);
+    }
+    let mut order = vec![0; start];
+    for (&label, row) in labelled() {
+        let place = &mut next[label as usize];
+        order[*place] = row;
+        *place += 1;
+    }
+    (next, order)
+}
+
+struct Job<'a, T> {
+    x: MatrixView<'a, T>,
+    weights: Option<&'a [f32]>,
+    order: &'a [u32],
+    block_rows: u32,
+    kernels: &'static Kernels,
+}
+
+/// The sum of a segment, and a row as f32.
+#[derive(Default)]
+struct Part {
+    values: Vec<f64>,
+    weight: f64,
+    wide: Vec<f32>,
+}
+
+impl<T: Element> Job<'_, T> {
+    /// Adds a codeword's rows, a range of the order, to `sum` and their weights to `total`.
+    fn sum(&self, rows: std::ops::Range<usize>, part: &mut Part, sum: &mut [f64], total: &mut f64) {
+        let rows = &self.order[rows];
+        let mut add = |part: &Part| {
+            sum.iter_mut().zip(&part.values).for_each(|(sum, &value)| *sum += value);
+            *total += part.weight;
+        };
+        let segments = rows.chunk_by(|&a, &b| a / self.block_rows == b / self.block_rows);
+        if rows.len() / WAVE < self.block_rows as usize {
+            for segment in segments {
+                self.sum_segment(segment, part);
+                add(part);
+            }
+            return;
+        }
+        let segments: Vec<&[u32]> = segments.collect();
+        for wave in segments.chunks(WAVE) {
+            let sum_segment = |segment: &&[u32]| {
+                let mut part = Part { values: vec![0.0; self.x.cols()], ..Part::default() };
+                self.sum_segment(segment, &mut part);
+                part
+            };
+            let parts: Vec<Part> = wave.par_iter().map(sum_segment).collect();
+            parts.iter().for_each(&mut add);
+        }
+    }
+
+    /// The sum of some rows, one after the other from zero.
+    fn sum_segment(&self, rows: &[u32], part: &mut Part) {
+        part.values.fill(0.0);
+        part.weight = 0.0;
+        for &row in rows {
+            let z = T::as_f32(self.x.row(row as usize), &mut part.wide);
+            match self.weights {
+                None => self.kernels.add_row(z, &mut part.values),
+                Some(weights) => {
+                    let weight = f64::from(weights[row as usize]);
+                    self.kernels.add_weighted_row(z, weight, &mut part.values);
+                    part.weight += weight;
+                }
+            }
+        }
+    }
+}
+
+/// Adds a row, each component rounded on its own.
+#[inline(always)]
+pub(super) fn add_row(row: &[f32], sum: &mut [f64]) {
+    for (sum, &value) in sum.iter_mut().zip(row) {
+        *sum += f64::from(value);
+    }
+}
+
+/// As [`add_row`], times a weight that was an f32: such products are exact.
+#[inline(always)]
+pub(super) fn add_weighted_row(row: &[f32], weight: f64, sum: &mut [f64]) {
+    for (sum, &value) in sum.iter_mut().zip(row) {
+        *sum += f64::from(value) * weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_by_label_and_stay_in_order() {
+        assert_eq!(sort(&[2, 0, SENTINEL, 2, 0, 3], 5), (vec![2, 2, 4, 5, 5], vec![1, 4, 0, 3, 5]));
+        assert_eq!(sort(&[], 2), (vec![0, 0], vec![]));
+    }
+}
