@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 /// Result of every fallible function of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Everything that data can cause is one of these; nothing panics.
 #[derive(Debug, thiserror::Error)]

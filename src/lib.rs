@@ -28,6 +28,7 @@
 //! | vectors, codebook | labels and squared distances | [`assign`] |
 //! | vectors, codebook | the r nearest codewords of each | [`top_k`] |
 //! | codes, codebook | the codewords themselves | [`decode`] |
+//! | vectors | a codebook learned from them | [`KMeans::fit`] |
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
@@ -71,6 +72,7 @@ pub mod cuda;
 mod device;
 mod error;
 pub mod io;
+mod kmeans;
 mod matrix;
 mod metrics;
 mod quantizer;
@@ -83,6 +85,7 @@ pub use codebook::Codebook;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
+pub use kmeans::{Init, KMeans, KMeansFit, Step};
 pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::vector::{Quantized, quantize};

@@ -159,6 +159,13 @@ struct OrderedSum {
     carried: Vec<(u32, f64)>,
 }
 
+/// The sum of one value per row of `d` components, in the order of the sums of [`Metrics`].
+pub(crate) fn ordered_sum(d: usize, values: impl Iterator<Item = f64>) -> f64 {
+    let mut sum = OrderedSum::new(d);
+    values.for_each(|value| sum.add(value));
+    sum.total()
+}
+
 /// Rows of a block of an ordered sum: about 1 MiB of f32.
 pub(crate) fn block_rows(d: usize) -> u32 {
     ((1 << 18) / d.max(1)).max(1) as u32

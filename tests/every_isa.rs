@@ -7,8 +7,9 @@
 mod common;
 
 use codeword::backend::reference;
-use codeword::{Codebook, Device, Error, Isa, MatrixView, accumulate};
-use common::{assert_exact, cases, golden, is_required, scaled};
+use codeword::{Codebook, Device, Error, Isa, KMeans, MatrixView, accumulate};
+use common::{Numbers, assert_exact, cases, golden, is_required, matrix, scaled};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::{Command, Output};
 
 /// What the child does; unset, and the child's tests do nothing.
@@ -84,6 +85,40 @@ fn as_child_compare_with_exact_arithmetic() {
         }
     }
     println!("exact on {isa}");
+}
+
+#[test]
+fn k_means_learns_the_same_bytes_on_every_isa() {
+    let learned = |isa: Isa| {
+        let output = child("as_child_learn_a_codebook", isa.name());
+        assert_done(isa.name(), &output, "learned ");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().filter_map(|line| Some(line[line.find("learned ")?..].to_string()));
+        lines.collect::<Vec<_>>()
+    };
+    let portable = learned(Isa::Portable);
+    assert_eq!(portable.len(), 2);
+    for isa in Isa::available() {
+        assert_eq!(learned(isa), portable, "{}", isa.name());
+    }
+}
+
+#[test]
+fn as_child_learn_a_codebook() {
+    if !is_child("as_child_learn_a_codebook") {
+        return;
+    }
+    for (n, d, k) in [(scaled(3000), 67, 40), (scaled(4000), 5, 100)] {
+        let x = matrix(Numbers::new(91).gaussians(n * d), n, d);
+        let fit = KMeans::new(k).seed(1).iterations(5).fit(x.view(), &Device::cpu()).unwrap();
+        let codewords = fit.codebook.codewords().unwrap();
+        let mut hasher = DefaultHasher::new();
+        for j in 0..k {
+            codewords.row(j).iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        }
+        (&fit.assignment.labels, fit.curve.iter().map(|v| v.to_bits()).collect::<Vec<_>>()).hash(&mut hasher);
+        println!("learned {n} x {d}, k={k}: {:016x}, inertia {}", hasher.finish(), fit.inertia);
+    }
 }
 
 #[test]

@@ -399,7 +399,12 @@ fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
     })
 }
 
-fn non_finite<T: Element>(op: &'static str, x: MatrixView<'_, T>, row: usize, way_out: &'static str) -> Error {
+pub(crate) fn non_finite<T: Element>(
+    op: &'static str,
+    x: MatrixView<'_, T>,
+    row: usize,
+    way_out: &'static str,
+) -> Error {
     let values = x.row(row).iter().map(|value| value.to_f32());
     let (col, got) = values.enumerate().find(|(_, value)| !value.is_finite()).unwrap_or((0, f32::NAN));
     Error::NonFinite { op, what: "vector", row, col, got, way_out }
