@@ -223,7 +223,9 @@ fn a_codeword_that_is_not_finite_is_named_with_its_column_and_value() {
         let (k, d) = (45, 70);
         let clean = Numbers::new(54).gaussians(k * d);
         let (nan, infinity) = (f32::NAN, f32::INFINITY);
-        for (row, col, value) in [(0, 0, nan), (17, 69, infinity), (17, 33, -infinity), (44, 69, -nan)] {
+        for (row, col, value) in
+            [(0, 0, nan), (17, 69, infinity), (17, 33, -infinity), (30, 31, nan), (3, 48, infinity), (44, 69, -nan)]
+        {
             let mut dirty = clean.clone();
             // Others further down, and further right in an earlier lane.
             dirty[44 * d + 69] = infinity;

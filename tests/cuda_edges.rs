@@ -12,7 +12,9 @@ use alone::{open, threads};
 use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
 use codeword::cuda::{self, Workspace};
-use codeword::{AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, assign, bf16, f16, top_k};
+use codeword::{
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, Precision, assign, bf16, f16, top_k,
+};
 use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
 use simulated::Machine;
 
@@ -157,6 +159,23 @@ fn codewords_that_are_split_among_blocks_settle_what_they_settle_together() {
             assert_same_labels("split", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
             // A codeword that two blocks had seen would be its own rival.
             assert!(got.stats.first >= 80, "{:?}", got.stats);
+        });
+    }
+}
+
+#[test]
+fn fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest() {
+    for machine in machines() {
+        machine.pass("fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest", || {
+            // The difference from the mean, -2.5e38, overflows.
+            let (x, e) = (matrix(vec![3e38f32, 0.0], 1, 2), [-3e38f32, -2.5e38, -2e38, -2.6e38, -2.4e38]);
+            let e = matrix(e.iter().flat_map(|&v| [v, 0.0]).collect(), 5, 2);
+            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+            let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
+            assert_eq!(assign(x.view(), &codebook, options).unwrap().labels, [2]);
+            for r in 1..=5 {
+                assert_eq!(top_k(x.view(), &codebook, r, options).unwrap().labels, [2, 4, 1, 3, 0][..r]);
+            }
         });
     }
 }
