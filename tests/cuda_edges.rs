@@ -164,6 +164,29 @@ fn codewords_that_are_split_among_blocks_settle_what_they_settle_together() {
 }
 
 #[test]
+fn a_block_takes_several_tiles_of_codewords_where_rows_are_many() {
+    for machine in machines() {
+        machine.set("CHECK", 0).pass("a_block_takes_several_tiles_of_codewords_where_rows_are_many", || {
+            // As many tiles of 128 rows as the card has places for blocks, more or less: nothing is left to split. Three
+            // tiles of codewords, of two stages of tensor cores each.
+            let mut numbers = Numbers::new(93);
+            let (n, few, k, d) = (110 * 128 + 5, 37, 260, 40);
+            let rows = numbers.gaussians(few * d);
+            let x = matrix(rows.iter().copied().cycle().take(n * d).collect(), n, d);
+            let e = matrix(numbers.gaussians(k * d), k, d);
+            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+            let (labels, sq_distances) = reference::nearest(matrix(rows, few, d).view(), e.view());
+            let labels: Vec<u32> = labels.into_iter().cycle().take(n).collect();
+            assert_same_labels("many rows", &got.labels, &labels, 1);
+            let sq_distances: Vec<f32> = sq_distances.into_iter().cycle().take(n).collect();
+            assert_same_bits("many rows", &got.sq_distances, &sq_distances);
+            assert!(got.stats.first as usize >= n * 3 / 4, "{:?}", got.stats);
+        });
+    }
+}
+
+#[test]
 fn fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest() {
     for machine in machines() {
         machine.pass("fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest", || {
@@ -222,7 +245,11 @@ fn sums_of_squares_have_the_bits_of_the_order_in_their_header() {
     Machine::new().pass("sums_of_squares_have_the_bits_of_the_order_in_their_header", || {
         let mut numbers = Numbers::new(91);
         let (n, k, d) = (70usize, 5usize, 45usize);
-        let (x, e) = (numbers.gaussians(n * d), numbers.gaussians(k * d));
+        // Of different sizes: f64 rounds the sums of their squares.
+        let mut draw = |count: usize| -> Vec<f32> {
+            (0..count).map(|_| numbers.gaussian() * 2f32.powi(-(numbers.below(20) as i32))).collect()
+        };
+        let (x, e) = (draw(n * d), draw(k * d));
         let names: Vec<u32> = (0..n).map(|i| if i % 9 == 4 { u32::MAX } else { (i % k) as u32 }).collect();
         // Eight running sums over every eighth, added in pairs.
         let summed = |value: &dyn Fn(usize) -> f64| {
