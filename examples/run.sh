@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the sample: the patches of a picture to codes, back to patches, and the two pictures side by side.
+# The main job on the sample: a codebook learned from the patches of a picture, and the patches to the codes of the one
+# that comes with it, back to patches, and the two pictures side by side.
 # Needs Rust, nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,8 @@ codeword() {
     echo "\$ codeword $*"
     "$programs/codeword" "$@"
 }
+codeword train "$sample/patches.npy" -k 256 -o "$out/learned.npy" --force
+codeword eval "$sample/patches.npy" -c "$out/learned.npy"
 codeword encode "$sample/patches.npy" -c "$sample/codebook.npy" -o "$out/codes.npy" --force
 codeword decode "$out/codes.npy" -c "$sample/codebook.npy" -o "$out/decoded.npy" --force
 codeword eval "$sample/patches.npy" -c "$sample/codebook.npy"

@@ -54,10 +54,23 @@ fn every_verb_writes_on_a_device_what_it_writes_on_the_cpu() {
         let top = ["encode", "x.npy", "-c", "e.npy", "-o", &file("top"), "--top-k", "5", "--device", device];
         done(&[&top[..], &["--distances", &file("top-distances"), "--reconstruction", &file("top-nearest")]].concat());
         done(&["decode", &file("codes"), "-c", "e.npy", "-o", &file("decoded"), "--device", device]);
+        let train = ["train", "x.npy", "-k", "9", "-o", &file("learned"), "--iterations", "3", "--device", device];
+        done(&[&train[..], &["--codes", &file("learned-codes")]].concat());
         let matrix = ["distances", "x.npy", "-c", "e.npy", "-o", &file("matrix"), "--device", device];
         done(&[&matrix[..], &["--precision", "exact"]].concat());
     }
-    for name in ["codes", "distances", "nearest", "top", "top-distances", "top-nearest", "decoded", "matrix"] {
+    for name in [
+        "codes",
+        "distances",
+        "nearest",
+        "top",
+        "top-distances",
+        "top-nearest",
+        "decoded",
+        "matrix",
+        "learned",
+        "learned-codes",
+    ] {
         let read = |device: &str| std::fs::read(folder.path().join(format!("{name}-{device}.npy"))).unwrap();
         assert!(read("cuda") == read("cpu"), "{name} differ");
     }

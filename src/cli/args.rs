@@ -1,7 +1,9 @@
 //! The command line, as clap parses it.
 
 use crate::cli::devices::DeviceChoice;
-use crate::cli::values::{CodeDtype, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, weight};
+use crate::cli::values::{
+    CodeDtype, InitChoice, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, share, weight,
+};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -10,6 +12,7 @@ Data goes to files or standard output, messages and progress to standard error.
 Exit codes: 0 done, 1 failed at run time, 2 usage, 3 bad input, 4 device not usable, 130 interrupted.
 
 Examples:
+  codeword train x.npy -k 256 -o codebook.npy
   codeword encode x.npy -c codebook.npy -o codes.npy
   codeword decode codes.npy -c codebook.npy -o reconstruction.npy
   codeword eval x.npy -c codebook.npy";
@@ -27,6 +30,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Train(Train),
     Encode(Encode),
     Decode(Decode),
     Distances(Distances),
@@ -39,6 +43,48 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Learn a codebook from vectors, by k-means
+///
+/// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit. The
+/// vectors are held in memory. Codewords that no vector is nearest to move to the vectors farthest from theirs.
+#[derive(Debug, ClapArgs)]
+pub struct Train {
+    #[command(flatten)]
+    pub vectors: Vectors,
+    /// Codewords to learn
+    #[arg(short, long = "codewords", value_name = "K", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..u32::MAX as i64))]
+    pub k: u32,
+    /// Codebook to write: f32 of shape (K, d) (.npy)
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Also write the code of every vector, as encode would
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub codes: Option<PathBuf>,
+    /// How often each vector counts: numbers of at least 0, one for each (.npy, .safetensors)
+    #[arg(long, value_name = "W", value_hint = ValueHint::FilePath)]
+    pub weights: Option<PathBuf>,
+    /// Where to start: random vectors, or kmeans++, which spreads them and takes one more pass for each codeword
+    #[arg(long, value_name = "INIT", default_value = "kmeans++")]
+    pub init: InitChoice,
+    /// Start from the codewords of this codebook (.npy, .safetensors)
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath, conflicts_with_all = ["init", "n_init"])]
+    pub start: Option<PathBuf>,
+    /// Starts to try; the one that ends with the lowest inertia counts
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub n_init: u32,
+    /// How often to move the codewords at most
+    #[arg(long, value_name = "N", default_value_t = 25, allow_negative_numbers = true)]
+    pub iterations: u32,
+    /// Stop when a move lowers the inertia by no more than this share of it; 0: when nothing improves any more
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true, value_parser = share)]
+    pub tolerance: f64,
+    /// What the random numbers follow from
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Write the nearest codeword of every vector

@@ -46,6 +46,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
             targets: &targets,
             n,
             cost,
+            passes: 1,
             blocks,
             device: &device,
             precision: None,

@@ -31,8 +31,17 @@ pub fn run(args: &Distances, global: &Global) -> Result<()> {
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(precision);
-        let plan =
-            Plan { verb: "distances", inputs: &inputs, targets: &targets, n, cost, blocks, device: &device, precision };
+        let plan = Plan {
+            verb: "distances",
+            inputs: &inputs,
+            targets: &targets,
+            n,
+            cost,
+            passes: 1,
+            blocks,
+            device: &device,
+            precision,
+        };
         return plan.print(global);
     }
 

@@ -44,8 +44,17 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(options.precision);
-        let plan =
-            Plan { verb: "encode", inputs: &inputs, targets: &targets, n, cost, blocks, device: &devices, precision };
+        let plan = Plan {
+            verb: "encode",
+            inputs: &inputs,
+            targets: &targets,
+            n,
+            cost,
+            passes: 1,
+            blocks,
+            device: &devices,
+            precision,
+        };
         return plan.print(global);
     }
 
@@ -94,13 +103,6 @@ fn targets(args: &Encode, vectors: &Vectors, model: &Model) -> Result<Vec<Target
 /// The element type of the codes.
 fn code_dtype(args: &Encode, model: &Model) -> Result<Scalar> {
     let last = model.k - 1;
-    let largest = |dtype| match dtype {
-        CodeDtype::U8 => usize::from(u8::MAX),
-        CodeDtype::U16 => usize::from(u16::MAX),
-        CodeDtype::U32 => u32::MAX as usize,
-    };
-    let all = [CodeDtype::U8, CodeDtype::U16, CodeDtype::U32];
-    let smallest = all.into_iter().find(|&dtype| last <= largest(dtype)).unwrap_or(CodeDtype::U32);
     let sentinel = args.non_finite.non_finite == Policy::Sentinel;
     let dtype = match args.code_dtype {
         Some(CodeDtype::U8 | CodeDtype::U16) if sentinel => {
@@ -108,23 +110,19 @@ fn code_dtype(args: &Encode, model: &Model) -> Result<Scalar> {
                 "--code-dtype u8 and u16 have no room for the sentinel code 4294967295; leave it out or use u32";
             return Err(Failure::new(Exit::Usage, message));
         }
-        Some(dtype) if last > largest(dtype) => {
+        Some(dtype) if last > dtype.largest() => {
             let message = format!(
                 "--code-dtype: {} codewords need codes up to {last}, and this type ends at {}; leave it out",
                 model.k,
-                largest(dtype)
+                dtype.largest()
             );
             return Err(Failure::new(Exit::Usage, message));
         }
         Some(dtype) => dtype,
         None if sentinel => CodeDtype::U32,
-        None => smallest,
+        None => CodeDtype::smallest(model.k),
     };
-    Ok(match dtype {
-        CodeDtype::U8 => Scalar::U8,
-        CodeDtype::U16 => Scalar::U16,
-        CodeDtype::U32 => Scalar::U32,
-    })
+    Ok(dtype.scalar())
 }
 
 /// Fills in the codes and distances of a block.

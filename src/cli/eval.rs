@@ -4,7 +4,7 @@ use crate::cli::args::{Eval, Global};
 use crate::cli::exit::{Exit, OrExit, Result};
 use crate::cli::input::{Model, Vectors};
 use crate::cli::plan::{Blocks, Plan, RowCost};
-use crate::cli::report::{self, Clock, Report};
+use crate::cli::report::{self, Clock, Report, number};
 use crate::cli::stream::{Block, Stream};
 use codeword::{AssignOptions, AssignStats, Metrics, MetricsSum, Precision, assign};
 use serde_json::json;
@@ -30,7 +30,17 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
         let precision = Some(options.precision);
-        let plan = Plan { verb: "eval", inputs: &inputs, targets: &[], n, cost, blocks, device: &device, precision };
+        let plan = Plan {
+            verb: "eval",
+            inputs: &inputs,
+            targets: &[],
+            n,
+            cost,
+            passes: 1,
+            blocks,
+            device: &device,
+            precision,
+        };
         return plan.print(global);
     }
 
@@ -100,29 +110,4 @@ fn table(metrics: &Metrics, beta: f64, rate: f64, k: usize) -> Vec<[String; 3]> 
         row("dead codewords", metrics.dead.to_string(), "codewords never used"),
         row("rate", format!("{rate:.3} bits"), "per vector"),
     ]
-}
-
-/// Seven digits, in the form that suits the magnitude.
-fn number(value: f64) -> String {
-    let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e9).contains(&magnitude) {
-        return format!("{value:.6e}");
-    }
-    let before = if magnitude >= 1.0 { magnitude.log10().floor() as usize + 1 } else { 1 };
-    format!("{value:.digits$}", digits = 7usize.saturating_sub(before))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn numbers_show_seven_digits() {
-        assert_eq!(number(0.0), "0.000000");
-        assert_eq!(number(12345.678), "12345.68");
-        assert_eq!(number(0.25), "0.250000");
-        assert_eq!(number(1.5e-22), "1.500000e-22");
-        assert_eq!(number(f64::NAN), "NaN");
-        assert_eq!(number(f64::INFINITY), "inf");
-    }
 }

@@ -3,10 +3,15 @@
 use crate::cli::args::{self};
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
 use crate::cli::report::{Clock, shape_text, size_text};
+use crate::cli::signals::STOP;
 use crate::cli::values::Reinterpret;
 use codeword::io::npy::{Reader, Scalar};
 use codeword::{Codebook, Device, Error, MatrixView};
 use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// Bytes read at a time: Ctrl-C is heard in between.
+const PIECE: usize = 32 << 20;
 
 /// Opens an array, after the questions whose answers the operating system words badly.
 pub fn open(file: &Path, dtype: Option<Reinterpret>) -> Result<Reader> {
@@ -138,6 +143,27 @@ impl Model {
             error => Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name.to_string()) },
         })
     }
+}
+
+/// Reads a whole array. Also returns how many of its rows f32 could not hold exactly.
+pub fn read_all(reader: &Reader) -> Result<(Vec<f32>, u64)> {
+    let (mut values, cols) = (Vec::new(), reader.cols().max(1));
+    // The file is as large as its shape says, but it may be sparse, and memory is not.
+    if values.try_reserve_exact(reader.elements()).is_err() {
+        let bytes = size_text(4 * reader.elements() as u64);
+        let message = format!("{}: needs {bytes} of memory, and there is not that much", reader.file().display());
+        return Err(Failure::new(Exit::Failed, message));
+    }
+    values.resize(reader.elements(), 0.0);
+    let rows = (PIECE / 4 / cols).max(1);
+    let (mut rounded, mut scratch) = (0, Vec::new());
+    for (i, piece) in values.chunks_mut(rows * cols).enumerate() {
+        if STOP.load(Ordering::Relaxed) {
+            return Err(Failure::interrupted());
+        }
+        rounded += reader.read_rows(i * rows, piece, &mut scratch).or_exit(Exit::BadInput)?;
+    }
+    Ok((values, rounded))
 }
 
 /// `7` for element 7 of one axis, `7, at [1, 3]` where there are more axes.

@@ -19,6 +19,7 @@ mod report;
 mod shares;
 mod signals;
 mod stream;
+mod train;
 mod values;
 
 use args::{Args, Global, Verb};
@@ -45,6 +46,7 @@ pub fn run() -> Result<()> {
     }
     let global = &args.global;
     match &args.verb {
+        Verb::Train(args) => train::run(args, global),
         Verb::Encode(args) => encode::run(args, global),
         Verb::Decode(args) => decode::run(args, global),
         Verb::Distances(args) => distances::run(args, global),

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 /// What will be written where.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// codes, distances, reconstruction, vectors: for plans and reports.
+    /// codebook, codes, distances, reconstruction, vectors: for plans and reports.
     pub role: &'static str,
     /// The path as the user gave it.
     pub path: PathBuf,
@@ -31,6 +31,12 @@ impl Target {
             error: anyhow::Error::new(error).context(format!("{}: too large to write", path.display())),
         })?;
         Ok(Target { role, path: path.into(), header })
+    }
+
+    /// The same in C order.
+    pub fn in_c_order(mut self) -> Target {
+        self.header.fortran_order = false;
+        self
     }
 
     /// Bytes of the elements.

@@ -75,7 +75,10 @@ pub struct Plan<'a> {
     pub inputs: &'a [(&'static str, &'a Reader)],
     pub targets: &'a [Target],
     pub n: usize,
+    /// Of all passes.
     pub cost: RowCost,
+    /// Over the rows, at most.
+    pub passes: usize,
     pub blocks: Blocks,
     pub device: &'a dyn std::fmt::Display,
     pub precision: Option<Precision>,
@@ -107,11 +110,11 @@ impl Plan<'_> {
         ]);
         if self.cost.work > 0 {
             let work = self.n as f64 * self.cost.work as f64;
-            rows.push([
-                "work".into(),
-                format!("{} multiply-adds", count_text(work)),
-                "one pass over the vectors".into(),
-            ]);
+            let passes = match self.passes {
+                1 => "one pass over the vectors".into(),
+                passes => format!("at most {passes} passes over the vectors"),
+            };
+            rows.push(["work".into(), format!("{} multiply-adds", count_text(work)), passes]);
         }
         let precision = self.precision.map(|precision| precision_text(precision).to_string());
         rows.push(["device".into(), self.device.to_string(), precision.unwrap_or_default()]);
@@ -142,7 +145,7 @@ impl Plan<'_> {
             "buffers": self.blocks.buffers,
             "memory": self.blocks.memory,
             "multiply_adds": self.n as f64 * self.cost.work as f64,
-            "passes": 1,
+            "passes": self.passes,
         })
     }
 }

@@ -50,6 +50,11 @@ impl Progress {
         Progress { bar, lines }
     }
 
+    /// Says where the work is, after the count.
+    pub fn tell(&mut self, message: String) {
+        self.bar.set_message(message);
+    }
+
     /// Counts `done` more.
     pub fn advance(&mut self, done: usize) {
         self.bar.inc(done as u64);

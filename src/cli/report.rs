@@ -178,6 +178,16 @@ pub fn count_text(count: f64) -> String {
     format!("{value:.digits$}{unit}")
 }
 
+/// Seven digits, in the form that suits the magnitude.
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude != 0.0 && !(1e-4..1e9).contains(&magnitude) {
+        return format!("{value:.6e}");
+    }
+    let before = if magnitude >= 1.0 { magnitude.log10().floor() as usize + 1 } else { 1 };
+    format!("{value:.digits$}", digits = 7usize.saturating_sub(before))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +205,15 @@ mod tests {
         assert_eq!(shape_text(&[]), "()");
         assert_eq!(shape_text(&[3]), "(3,)");
         assert_eq!(shape_text(&[3, 4]), "(3, 4)");
+    }
+
+    #[test]
+    fn numbers_show_seven_digits() {
+        assert_eq!(number(0.0), "0.000000");
+        assert_eq!(number(12345.678), "12345.68");
+        assert_eq!(number(0.25), "0.250000");
+        assert_eq!(number(1.5e-22), "1.500000e-22");
+        assert_eq!(number(f64::NAN), "NaN");
+        assert_eq!(number(f64::INFINITY), "inf");
     }
 }

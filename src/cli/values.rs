@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use codeword::Precision;
+use codeword::io::npy::Scalar;
 use std::str::FromStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -9,6 +10,38 @@ pub enum CodeDtype {
     U8,
     U16,
     U32,
+}
+
+impl CodeDtype {
+    /// The smallest that holds the codes of `k` codewords, at least one.
+    pub fn smallest(k: usize) -> CodeDtype {
+        let all = [CodeDtype::U8, CodeDtype::U16, CodeDtype::U32];
+        all.into_iter().find(|dtype| k - 1 <= dtype.largest()).unwrap_or(CodeDtype::U32)
+    }
+
+    /// The largest code it holds.
+    pub fn largest(self) -> usize {
+        match self {
+            CodeDtype::U8 => usize::from(u8::MAX),
+            CodeDtype::U16 => usize::from(u16::MAX),
+            CodeDtype::U32 => u32::MAX as usize,
+        }
+    }
+
+    pub fn scalar(self) -> Scalar {
+        match self {
+            CodeDtype::U8 => Scalar::U8,
+            CodeDtype::U16 => Scalar::U16,
+            CodeDtype::U32 => Scalar::U32,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitChoice {
+    Random,
+    #[value(name = "kmeans++")]
+    PlusPlus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,6 +118,14 @@ pub fn weight(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
         _ => Err("expected a finite number of at least 0".into()),
+    }
+}
+
+/// A part of the whole, but not all of it.
+pub fn share(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number of at least 0 and below 1".into()),
     }
 }
 
