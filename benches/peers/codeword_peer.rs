@@ -2,10 +2,11 @@
 //!
 //! `codeword_peer VECTORS CODEBOOK SECONDS LABELS MODE`: labels every vector, again and again for about SECONDS after one
 //! run that does not count, each time preparing the codebook anew; writes the labels once (u32) and prints
-//! `{"ms": the median, "repeats": n}`. MODE is `exact` or `fast`.
+//! `{"ms": the median, "repeats": n}`. MODE is `exact` or `fast`; or `train:N`: then what is repeated is k-means of N
+//! iterations from that codebook, and the line has its `inertia` too.
 
 use codeword::io::npy::{Header, Reader, Scalar, Writer};
-use codeword::{AssignOptions, Codebook, Device, MatrixView, Precision, assign};
+use codeword::{AssignOptions, Codebook, Device, Init, KMeans, MatrixView, Precision, assign};
 use std::error::Error;
 use std::fs::File;
 use std::path::Path;
@@ -18,20 +19,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let seconds: f64 = seconds.parse()?;
+    let train: Option<usize> = mode.strip_prefix("train:").map(str::parse).transpose()?;
     let precision = match mode.as_str() {
-        "exact" => Precision::Exact,
         "fast" => Precision::Fast,
-        other => return Err(format!("expected exact or fast, got {other}").into()),
+        "exact" => Precision::Exact,
+        _ if train.is_some() => Precision::Exact,
+        other => return Err(format!("expected exact, fast or train:N, got {other}").into()),
     };
     let (x, n, d) = read(Path::new(vectors))?;
     let (e, k, _) = read(Path::new(codebook))?;
     let options = AssignOptions { precision, ..Default::default() };
     let run = || {
         let codebook = Codebook::new(MatrixView::new(&e, k, d)?, &Device::cpu())?;
-        assign(MatrixView::new(&x, n, d)?, &codebook, options)
+        let x = MatrixView::new(&x, n, d)?;
+        let Some(iterations) = train else { return assign(x, &codebook, options).map(|it| (it, 0.0)) };
+        let fit = KMeans::new(k).init(Init::Given(codebook)).iterations(iterations).fit(x, &Device::cpu())?;
+        Ok((fit.assignment, fit.inertia))
     };
 
-    let first = run()?;
+    let (first, inertia) = run()?;
     let mut times = Vec::new();
     while times.len() < 3 || times.iter().sum::<f64>() < seconds {
         let start = Instant::now();
@@ -43,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut writer = Writer::new(File::create(path)?, path, Header::new(Scalar::U32, &[n], false)?)?;
     writer.write_codes(0, &first.labels)?;
     writer.finish()?;
-    println!("{{\"ms\": {}, \"repeats\": {}}}", times[times.len() / 2] * 1e3, times.len());
+    let (ms, repeats) = (times[times.len() / 2] * 1e3, times.len());
+    println!("{{\"ms\": {ms}, \"repeats\": {repeats}, \"inertia\": {inertia}}}");
     Ok(())
 }
 

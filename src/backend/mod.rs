@@ -295,16 +295,16 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
 /// second half of a step of k-means or of a moving average. Rows labelled [`SENTINEL`] count nowhere.
 ///
 /// The sums are the same bits with every instruction set, thread count and device: f64 additions of w_i x_it, which is
-/// exact, each rounded on its own, in one order. Rows are cut into blocks of max(1, floor(2^18 / d)), counted from row 0.
+/// exact, each rounded on its own, in one order. Rows are cut into blocks of max(1, floor(2^18 / d)), from row 0 on.
 /// The rows of one label in one block are added in ascending order, from zero; then those sums, block after block, from
 /// zero. Weights are added in the same order.
 ///
-/// One pass over `x`, in host memory and by the processor, wherever assignments are made: the way of the rows to a device
-/// takes longer. Takes 8 k d bytes for the result and 4 n for the order of the rows.
+/// One pass over `x`, in host memory and by the processor, wherever assignments are made: the way of the rows to a
+/// device takes longer. Takes 8 k d bytes for the result and 4 n for the order of the rows.
 ///
 /// # Errors
-/// - [`Error::Shape`] where there is not one label, or not one weight, per row, rows have no columns, there are 2^32 rows
-///   or more, or k d overflows.
+/// - [`Error::Shape`] where there is not one label, or not one weight, per row, rows have no columns, there are 2^32
+///   rows or more, or k d overflows.
 /// - [`Error::CodeOutOfRange`] naming the first label that is neither below `k` nor [`SENTINEL`].
 /// - [`Error::InvalidParameter`] naming the first weight that is negative or not finite, and where `CODEWORD_ISA` names
 ///   an instruction set that this processor lacks.

@@ -15,8 +15,8 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Writes the mean of the rows labelled `j`, the quotient of sum and weight rounded once to the nearest f32, ties to
-    /// even. Where they weigh nothing, leaves `mean` as it is and returns false.
+    /// Writes the mean of the rows labelled `j`, the quotient of sum and weight rounded once to the nearest f32, ties
+    /// to even. Where they weigh nothing, leaves `mean` as it is and returns false.
     ///
     /// # Panics
     /// Where `j` is no label or `mean` has not d values.
@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn a_quotient_is_rounded_once() {
-        // Weights w = W 2^-52 of 53 bits and the middle of two f32, m = M 2^-24: the sum nearest to m w is m w only where
-        // that has 53 bits, and the quotient is then off the middle to the side where the sum is off m w.
+        // Weights w = W 2^-52 of 53 bits and the middle of two f32, m = M 2^-24: the sum nearest to m w is m w only
+        // where that has 53 bits, and the quotient is then off the middle to the side where the sum is off m w.
         let (mut above, mut below) = (0, 0);
         for step in 0..200u64 {
             let w = 1 << 52 | step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12;

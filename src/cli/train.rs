@@ -137,7 +137,7 @@ fn check(args: &Train, vectors: &Vectors, global: &Global) -> Result<()> {
     }
     if vectors.n < args.k as usize {
         let message = format!(
-            "{}: expected at least {} vectors, as many as codewords, got {} of shape {}; ask for fewer codewords with -k",
+            "{}: expected at least {} vectors, as many as codewords, got {} of shape {}; ask for fewer with -k",
             vectors.reader.file().display(),
             args.k,
             vectors.n,

@@ -31,8 +31,8 @@ pub(super) fn random_rows<T: Element>(problem: &Problem<'_, T>, random: &mut Ran
     Matrix::new(codewords, problem.k, problem.x.cols())
 }
 
-/// k-means++ (Arthur and Vassilvitskii 2007): a first row by weight, then each by weight times the squared distance to the
-/// nearest codeword so far; by weight alone where all rows coincide with codewords.
+/// k-means++ (Arthur and Vassilvitskii 2007): a first row by weight, then each by weight times the squared distance to
+/// the nearest codeword so far; by weight alone where all rows coincide with codewords.
 pub(super) fn plus_plus<T: Element, E: From<Error>>(
     problem: &Problem<'_, T>,
     run: usize,

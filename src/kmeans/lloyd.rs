@@ -63,8 +63,8 @@ fn moved<T: Element>(
     Matrix::new(moved, problem.k, d)
 }
 
-/// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index; fewer where fewer
-/// have any.
+/// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index; fewer where
+/// fewer have any.
 fn farthest<T: Element>(problem: &Problem<'_, T>, sq_distances: &[f32], count: usize) -> Vec<usize> {
     if count == 0 {
         return Vec::new();

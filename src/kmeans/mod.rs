@@ -20,9 +20,9 @@ const OP: &str = "k-means";
 pub enum Init {
     /// k different rows, each as likely as any other. Costs nothing.
     RandomRows,
-    /// k-means++ (Arthur and Vassilvitskii 2007): rows picked one after the other with a probability that grows with the
-    /// squared distance to those picked before. k - 1 passes over the rows on the processor, each with one codeword:
-    /// for thousands of codewords that takes longer than the iterations.
+    /// k-means++ (Arthur and Vassilvitskii 2007): rows picked one after the other with a probability that grows with
+    /// the squared distance to those picked before. k - 1 passes over the rows on the processor, each with one
+    /// codeword: for thousands of codewords that takes longer than the iterations.
     #[default]
     PlusPlus,
     /// The codewords of this codebook, k of them, on whatever device.
@@ -33,22 +33,22 @@ pub enum Init {
 /// instruction set, thread count, device and memory limit.
 ///
 /// Each iteration assigns every row to its nearest codeword ([`assign`](crate::assign)) and moves every codeword to
-/// the mean of its rows ([`accumulate`](crate::accumulate), the quotient rounded once to f32). A codeword that no row of
-/// any weight is nearest to is moved to the row with the largest share in the inertia, the second such codeword to the
-/// second largest and so on, the lowest row among equals; where no row is left that is off its codeword, it stays where
-/// it is. That and the mean never raise the inertia, but for rounding.
+/// the mean of its rows ([`accumulate`](crate::accumulate), the quotient rounded once to f32). A codeword that no row
+/// of any weight is nearest to is moved to the row with the largest share in the inertia, the second such codeword to
+/// the second largest and so on, the lowest row among equals; where no row is left that is off its codeword, it stays
+/// where it is. That and the mean never raise the inertia, but for rounding.
 ///
-/// Random numbers are those of ChaCha8 with the seed (8 bytes, little-endian, then zeros) as its key and the number of the
-/// run as its stream.
+/// Random numbers are those of ChaCha8 with the seed (8 bytes, little-endian, then zeros) as its key and the number of
+/// the run as its stream.
 ///
 /// | input | outcome |
 /// |---|---|
 /// | fewer rows than codewords, or fewer with a weight above 0 | [`Error::Shape`] |
-/// | fewer different rows than codewords, all rows equal, say | as many codewords as needed are the rows; the others equal one of them, or stay where they started |
+/// | fewer different rows than codewords, all rows equal, say | every row becomes a codeword, if iterations last; others are copies or stay |
 /// | k = 1 | the mean of all rows |
 /// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first |
 /// | rows of weight 0 | labelled, and counted nowhere else |
-/// | rows so far apart that a squared distance leaves f32 | the inertia is infinite; labels and means are not affected |
+/// | rows whose squared distance leaves f32 | the inertia is infinite; labels and means are not affected |
 ///
 /// ```
 /// use codeword::{Device, KMeans, MatrixView};
@@ -79,8 +79,8 @@ pub struct KMeansFit {
     pub codebook: Codebook,
     /// What [`assign`](crate::assign) gives for the rows and this codebook.
     pub assignment: Assignment,
-    /// Sum over the rows of weight times squared distance: of the distances above, each the real number rounded to f32, in
-    /// f64, in an order that n and d decide. Infinite where one of them is.
+    /// Sum over the rows of weight times squared distance: of the distances above, each the real number rounded to f32,
+    /// in f64, in an order that n and d decide. Infinite where one of them is.
     pub inertia: f64,
     /// The inertia of the start and after every iteration: the last one is the inertia above.
     pub curve: Vec<f64>,
@@ -156,22 +156,22 @@ impl KMeans {
     }
 
     /// Learns codewords from the rows of `x`, `[n, d]`, for `device`, which assigns the rows in every iteration; they
-    /// stay in host memory, where the processor adds them up ([`accumulate`](crate::accumulate)). Takes 12 bytes per row
-    /// and about 16 k d bytes beside `x` and a prepared codebook.
+    /// stay in host memory, where the processor adds them up ([`accumulate`](crate::accumulate)). Takes 12 bytes per
+    /// row and about 16 k d bytes beside `x` and a prepared codebook.
     ///
     /// # Errors
-    /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook, and
-    ///   a tolerance outside [0, 1).
-    /// - [`Error::Shape`] where there are fewer rows than codewords, no columns, 2^32 rows or more, or a given codebook has
-    ///   another shape.
+    /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook,
+    ///   and a tolerance outside [0, 1).
+    /// - [`Error::Shape`] where there are fewer rows than codewords, no columns, 2^32 rows or more, or a given codebook
+    ///   has another shape.
     /// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity.
     /// - Those of [`Codebook::new`] and [`assign`](crate::assign).
     pub fn fit<T: Element>(&self, x: MatrixView<'_, T>, device: &Device) -> Result<KMeansFit> {
         self.fit_with(x, None, device, |_| Ok::<(), Error>(()))
     }
 
-    /// [`KMeans::fit`] of rows that count as often as their `weights` say, told step by step: an error of `observe` ends
-    /// the training and is handed back.
+    /// [`KMeans::fit`] of rows that count as often as their `weights` say, told step by step: an error of `observe`
+    /// ends the training and is handed back.
     ///
     /// # Errors
     /// - Those of [`KMeans::fit`] and of `observe`.

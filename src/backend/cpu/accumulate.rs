@@ -1,6 +1,6 @@
 //! Sums of rows by label, to the last bit the same everywhere: rows are put in the order of their labels by a stable
-//! counting sort, and every codeword adds up its own, segment by segment. Threads share codewords, and the segments of a
-//! codeword that has many rows; lanes share components. Neither changes the order of a single sum.
+//! counting sort, and every codeword adds up its own, segment by segment. Threads share codewords, and the segments of
+//! a codeword that has many rows; lanes share components. Neither changes the order of a single sum.
 
 use super::isa::Isa;
 use super::kernels::Kernels;
@@ -16,8 +16,8 @@ const WAVE: usize = 64;
 /// Rows that are asked for before their turn.
 const AHEAD: usize = 6;
 
-/// Adds up the rows of `x`, fewer than 2^32 of at least one column, by their labels: below `k` or sentinels, one for each row, as are
-/// the weights.
+/// Adds up the rows of `x`, fewer than 2^32 of at least one column, by their labels: below `k` or sentinels, one for
+/// each row, as are the weights.
 pub(crate) fn accumulate<T: Element>(
     x: MatrixView<'_, T>,
     labels: &[u32],
