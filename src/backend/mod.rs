@@ -26,7 +26,8 @@ pub enum Precision {
     #[default]
     Exact,
     /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device. On the
-    /// CPU that pass is f32, so that with [`Isa::Avx512Bf16`] [`Precision::Exact`] is the faster of the two.
+    /// CPU that pass is f32, so that [`Precision::Exact`] is the faster of the two up to 16 dimensions, and with
+    /// [`Isa::Avx512Bf16`].
     Fast,
 }
 

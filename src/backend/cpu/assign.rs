@@ -26,23 +26,34 @@ pub(super) trait Pass: Default + Send {
     type Codebook;
     /// Packs the rows.
     fn pack<T: Element>(&mut self, codebook: &Self::Codebook, x: MatrixView<'_, T>, precision: Precision);
-    /// Scores the packed rows.
-    fn run(&mut self, codebook: &Self::Codebook);
+    /// Scores the packed rows, which are those of `x`; `wide` is for their copies as f32.
+    fn run<T: Element>(&mut self, codebook: &Self::Codebook, x: MatrixView<'_, T>, wide: &mut Vec<f32>);
     fn kinds(&self) -> &[RowKind];
     /// The winner of row `i`, a packed one.
     fn verdict(&self, codebook: &Self::Codebook, i: usize) -> Verdict;
     /// Gives `each` every row of the list, packed, with the labels whose real score may not lie above its limit.
     fn candidates(&mut self, codebook: &Self::Codebook, rows: &[(usize, f64)], each: impl FnMut(usize, &mut Vec<u32>));
+    /// The f64 sum of row `i` for the winner of its verdict, where the pass has it and leaves nothing open.
+    fn sq_l2(&self, _i: usize) -> Option<f64> {
+        None
+    }
 }
 
 /// What the filter pass says about a row.
 pub(super) struct Verdict {
     /// Position of the winner in the packed codebook.
     pub position: usize,
-    /// The winner's real score does not lie above this.
-    pub upper: f64,
-    /// No other real score lies below this.
-    pub others: f64,
+    /// Where another can be as near: the winner's real score does not lie above this.
+    pub open: Option<f64>,
+}
+
+impl Verdict {
+    /// That of a winner whose real score does not lie above `upper`, where no other lies below `others`.
+    pub fn new(position: usize, upper: f64, others: f64) -> Verdict {
+        // Written so that a NaN is not certified.
+        let certified = others > upper;
+        Verdict { position, open: (!certified).then_some(upper) }
+    }
 }
 
 /// Assigns all rows of `x`. `labels` and `sq_distances` have one value per row.
@@ -110,14 +121,12 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
         let bad = self.pass.kinds().iter().position(|&kind| kind == RowKind::NonFinite);
         self.again.clear();
         if packed.labels().len() > 1 {
-            self.pass.run(packed);
+            self.pass.run(packed, job.x, &mut self.wide);
             for (i, label) in labels.iter_mut().enumerate() {
                 if self.pass.kinds()[i] == RowKind::Packed {
-                    let Verdict { position, upper, others } = self.pass.verdict(packed, i);
+                    let Verdict { position, open } = self.pass.verdict(packed, i);
                     *label = packed.labels()[position];
-                    // Written so that a NaN is not certified.
-                    let certified = others > upper;
-                    if job.precision == Precision::Exact && !certified {
+                    if let (Precision::Exact, Some(upper)) = (job.precision, open) {
                         self.again.push((i, upper));
                     }
                 }
@@ -163,7 +172,8 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
                 continue;
             }
             let (z, e) = (T::as_f32(job.x.row(i), &mut self.wide), job.codewords.row(*label as usize));
-            *sq_distance = round_sq_l2(z, e, kernels.sq_l2_f64(z, e), sum);
+            let sq_l2 = self.pass.sq_l2(i).unwrap_or_else(|| kernels.sq_l2_f64(z, e));
+            *sq_distance = round_sq_l2(z, e, sq_l2, sum);
         }
     }
 }

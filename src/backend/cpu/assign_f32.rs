@@ -46,7 +46,7 @@ impl Pass for PassF32 {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run(&mut self, panels: &Panels) {
+    fn run<T: Element>(&mut self, panels: &Panels, _: MatrixView<'_, T>, _: &mut Vec<f32>) {
         let kernels = panels.kernels;
         let per_tile = kernels.rows * kernels.state_len();
         self.state.resize(self.rows.tiles().len() * per_tile, 0.0);
@@ -68,7 +68,7 @@ impl Pass for PassF32 {
         let upper = panels.upper(best.position, best.score, self.rows.norms[i], self.rows.ratios[i]);
         // No rival at all is minus infinity.
         let others = if best.runner_up == f32::NEG_INFINITY { f64::INFINITY } else { panels.lower(best.runner_up) };
-        Verdict { position: best.position, upper, others }
+        Verdict::new(best.position, upper, others)
     }
 
     /// Tile by tile: the scores once more, now all of them.

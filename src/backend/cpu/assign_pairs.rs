@@ -66,7 +66,7 @@ impl Pass for PassPairs {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run(&mut self, panels: &PairPanels) {
+    fn run<T: Element>(&mut self, panels: &PairPanels, _: MatrixView<'_, T>, _: &mut Vec<f32>) {
         let (kernels, group) = (panels.pair_kernels, group(panels));
         let (tiles, per_tile) = (self.rows.tiles().len(), groups(panels) * ROWS * LANES);
         self.state.resize(tiles * ROWS * STATE, 0.0);
@@ -90,7 +90,7 @@ impl Pass for PassPairs {
         let upper = panels.upper(best.position, best.score, rho, norm, ratio);
         // No rival at all is minus infinity.
         let others = if best.runner_up == f32::NEG_INFINITY { f64::INFINITY } else { panels.lower(best.runner_up) };
-        Verdict { position: best.position, upper, others }
+        Verdict::new(best.position, upper, others)
     }
 
     fn candidates(&mut self, panels: &PairPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {

@@ -3,13 +3,15 @@
 //! [`panels`] packs the codebook once ([`centre`] says around what), [`rows`] packs blocks of vectors, [`filter`] scores tiles of one against
 //! the other, [`blocks`] splits the rows among threads,
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
-//! the units that multiply two at once ([`pair_kernels`]);
+//! the units that multiply two at once ([`pair_kernels`]); few dimensions have a pass of their own,
+//! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together.
 
 pub(crate) mod accumulate;
 mod assign;
 mod assign_f32;
 mod assign_pairs;
+mod assign_small;
 mod blocks;
 mod centre;
 pub(crate) mod direct;
@@ -27,5 +29,8 @@ mod pair_rows;
 pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
+mod small_kernels;
+mod small_panels;
+mod small_rows;
 pub(crate) mod sq_sums;
 pub(crate) mod top_k;

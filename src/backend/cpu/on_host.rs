@@ -6,37 +6,46 @@ use super::kernels::Kernels;
 use super::pair_kernels::PairKernels;
 use super::pair_panels::PairPanels;
 use super::panels::Panels;
+use super::small_kernels::SmallKernels;
+use super::small_panels::SmallPanels;
 use crate::backend::{AssignOptions, AssignStats, Precision};
 use crate::matrix::{Element, Matrix, MatrixView};
 use std::sync::OnceLock;
 
-/// The codewords as they came, and packed: as pairs of bf16 where the instruction set has a use for them, and as f32,
-/// where that is so not before something asks for it. An assignment alone never does, and would pay for both.
+/// The codewords as they came, and packed: for rows in the lanes where dimensions are few, as pairs of bf16 where the
+/// instruction set has a use for them, and as f32 for everything else, which is not packed before something asks for it
+/// where one of the others serves. An exact assignment alone never does, and would pay for both.
 pub(crate) struct OnHost {
     pub codewords: Matrix<f32>,
     isa: Isa,
+    small: Option<SmallPanels>,
     pairs: Option<PairPanels>,
     panels: OnceLock<Panels>,
 }
 
 impl OnHost {
     pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
+        let small = SmallPanels::new(codewords.view(), Kernels::of(isa), SmallKernels::of(isa));
         let pairs = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords.view(), Kernels::of(isa), pairs));
-        let host = OnHost { codewords, isa, pairs, panels: OnceLock::new() };
-        if host.pairs.is_none() {
+        let host = OnHost { codewords, isa, small, pairs, panels: OnceLock::new() };
+        if host.small.is_none() && host.pairs.is_none() {
             host.panels();
         }
         host
     }
 
-    /// The f32 form; packed by the first call where there are pairs.
+    /// The f32 form; packed by the first call where another form serves.
     pub fn panels(&self) -> &Panels {
         self.panels.get_or_init(|| Panels::new(self.codewords.view(), Kernels::of(self.isa)))
     }
 
     /// Codewords that no other of lower index equals.
     pub fn distinct(&self) -> usize {
-        self.pairs.as_ref().map_or_else(|| self.panels().len(), PairPanels::len)
+        match (&self.small, &self.pairs) {
+            (Some(small), _) => small.labels.len(),
+            (_, Some(pairs)) => pairs.len(),
+            _ => self.panels().len(),
+        }
     }
 
     /// See [`assign`]. [`Precision::Fast`] ranks f32 scores.
@@ -48,10 +57,9 @@ impl OnHost {
         sq_distances: &mut [f32],
     ) -> Result<AssignStats, usize> {
         let codewords = self.codewords.view();
-        match &self.pairs {
-            Some(pairs) if options.precision == Precision::Exact => {
-                assign(x, codewords, pairs, options, labels, sq_distances)
-            }
+        match (options.precision, &self.small, &self.pairs) {
+            (Precision::Exact, Some(small), _) => assign(x, codewords, small, options, labels, sq_distances),
+            (Precision::Exact, _, Some(pairs)) => assign(x, codewords, pairs, options, labels, sq_distances),
             _ => assign(x, codewords, self.panels(), options, labels, sq_distances),
         }
     }

@@ -1,0 +1,147 @@
+//! The pass for few dimensions, for [`super::assign`].
+//!
+//! f32 values of panels say which panel has the nearest codeword, f64 sums over that panel which codeword it is and how
+//! far. A row whose panel is certain but not the codeword looks again at that panel alone.
+
+use super::assign::{Packed, Pass, Verdict};
+use super::kernels::Kernels;
+use super::rows::RowKind;
+use super::small_kernels::PANEL;
+use super::small_panels::SmallPanels;
+use super::small_rows::SmallRows;
+use crate::backend::Precision;
+use crate::matrix::{Element, MatrixView};
+
+/// Floats of panels in a run: half of a common first-level cache, the other half is for a tile.
+const RUN_FLOATS: usize = 4096;
+/// Rows of a block: they stay in a second-level cache, packed and as they came.
+const BLOCK_ROWS: usize = 1024;
+
+impl Packed for SmallPanels {
+    type Pass = PassSmall;
+
+    fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn block_rows(&self) -> usize {
+        BLOCK_ROWS
+    }
+}
+
+/// Buffers of the pass.
+#[derive(Default)]
+pub(super) struct PassSmall {
+    rows: SmallRows,
+    state: Vec<f32>,
+    /// Per row of whole tiles: whether the panel is certain.
+    certain: Vec<bool>,
+    /// Per row its codeword, where that is certain too, and the squared distance to it; NaN where it is not.
+    nearest: Vec<(u32, f64)>,
+    tile: Vec<f32>,
+    norms: Vec<f32>,
+    values: Vec<f32>,
+    found: Vec<u32>,
+}
+
+impl PassSmall {
+    /// The best value of row `i`, and the panel that has it.
+    fn best(&self, panels: &SmallPanels, i: usize) -> (f32, usize) {
+        let rows = panels.small_kernels.rows;
+        let state = &self.state[i / rows * 3 * rows..][..3 * rows];
+        (state[i % rows], state[2 * rows + i % rows].to_bits() as usize)
+    }
+}
+
+impl Pass for PassSmall {
+    type Codebook = SmallPanels;
+
+    /// Exact only, as the f64 sums are.
+    fn pack<T: Element>(&mut self, panels: &SmallPanels, x: MatrixView<'_, T>, _: Precision) {
+        self.rows.pack(x, panels);
+        self.nearest.clear();
+        self.nearest.resize(x.rows(), (0, f64::NAN));
+    }
+
+    fn run<T: Element>(&mut self, panels: &SmallPanels, x: MatrixView<'_, T>, wide: &mut Vec<f32>) {
+        let kernels = panels.small_kernels;
+        let per_tile = kernels.state_len();
+        let tiles = self.rows.tiles().count();
+        self.state.resize(tiles * per_tile, 0.0);
+        kernels.reset(&mut self.state);
+        for (first, run) in panels.runs(RUN_FLOATS) {
+            for ((tile, norms), state) in self.rows.tiles().zip(self.state.chunks_exact_mut(per_tile)) {
+                kernels.best(tile, norms, run, panels.d, first, state);
+            }
+        }
+        self.certain.resize(tiles * kernels.rows, false);
+        let states = self.state.chunks_exact(per_tile).zip(self.certain.chunks_exact_mut(kernels.rows));
+        for ((_, norms), (state, certain)) in self.rows.tiles().zip(states) {
+            kernels.certain(state, norms, &panels.bounds, certain);
+        }
+        for i in 0..x.rows() {
+            if self.rows.kinds[i] == RowKind::Packed && self.certain[i] {
+                let (_, panel) = self.best(panels, i);
+                let nearest = kernels.nearest(T::as_f32(x.row(i), wide), panels.exact(panel));
+                if nearest.lanes.is_power_of_two() {
+                    let position = panel * PANEL + nearest.lanes.trailing_zeros() as usize;
+                    self.nearest[i] = (position as u32, nearest.sq_l2);
+                }
+            }
+        }
+    }
+
+    fn kinds(&self) -> &[RowKind] {
+        &self.rows.kinds
+    }
+
+    fn verdict(&self, panels: &SmallPanels, i: usize) -> Verdict {
+        let (position, sq_l2) = self.nearest[i];
+        if !sq_l2.is_nan() {
+            return Verdict { position: position as usize, open: None };
+        }
+        let (value, panel) = self.best(panels, i);
+        Verdict { position: panel * PANEL, open: Some(panels.upper(panel, value, self.rows.norm(i))) }
+    }
+
+    fn sq_l2(&self, i: usize) -> Option<f64> {
+        let (_, sq_l2) = self.nearest[i];
+        (!sq_l2.is_nan()).then_some(sq_l2)
+    }
+
+    /// The panel where that is certain; else, tile by tile, the values of all panels once more.
+    fn candidates(&mut self, panels: &SmallPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
+        let (kernels, d) = (panels.small_kernels, panels.d);
+        let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| self.certain[i]);
+        for (i, _) in ties {
+            let (_, panel) = self.best(panels, i);
+            self.found.clear();
+            self.found.extend_from_slice(panels.labels_of(panel));
+            each(i, &mut self.found);
+        }
+        self.tile.resize(kernels.rows * d, 0.0);
+        self.norms.resize(kernels.rows, 0.0);
+        self.values.resize(if open.is_empty() { 0 } else { kernels.rows * panels.count() }, 0.0);
+        for group in open.chunks(kernels.rows) {
+            for (to, &(i, _)) in group.iter().enumerate() {
+                self.rows.copy(i, kernels.rows, &mut self.tile, to);
+                self.norms[to] = self.rows.norm(i);
+            }
+            kernels.values(&self.tile, &self.norms, panels.all(), d, &mut self.values);
+            for (row, &(i, limit)) in group.iter().enumerate() {
+                let threshold = panels.threshold(limit);
+                self.found.clear();
+                for (panel, &value) in self.values[row..].iter().step_by(kernels.rows).enumerate() {
+                    if value >= threshold {
+                        self.found.extend_from_slice(panels.labels_of(panel));
+                    }
+                }
+                each(i, &mut self.found);
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Rows of few dimensions: on their way into the pass of [`super::small_kernels`], and what is made of its outcome.
+#![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what becomes vectors.
+
+use super::direct::f64_bound;
+use super::rows::{RowKind, power_of_two};
+use super::small_kernels::PANEL;
+use super::small_panels::SmallPanels;
+use crate::matrix::{Element, MatrixView};
+
+/// Components of a row in the pass, in the scale of the codebook, are no larger; sums of squares and of products with
+/// codewords stay far from overflow.
+const LIMIT: f32 = (1u64 << 60) as f32;
+
+/// A block of rows as tiles, `[tiles][d][rows]`.
+#[derive(Default)]
+pub(super) struct SmallRows {
+    tiles: Vec<f32>,
+    tile_len: usize,
+    /// Norm in the codebook's scale, rounded up; infinite for a row that is not in its tile. As many as whole tiles
+    /// have rows.
+    norms: Vec<f32>,
+    pub kinds: Vec<RowKind>,
+    wide: Vec<f32>,
+}
+
+impl SmallRows {
+    pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &SmallPanels) {
+        let (d, rows) = (panels.d, panels.small_kernels.rows);
+        let count = x.rows().div_ceil(rows);
+        self.tile_len = d * rows;
+        self.tiles.clear();
+        self.tiles.resize(count * self.tile_len, 0.0);
+        self.norms.resize(count * rows, 0.0);
+        self.kinds.clear();
+        let scale = power_of_two(panels.shift);
+        let tiles = self.tiles.chunks_exact_mut(self.tile_len).zip(self.norms.chunks_exact_mut(rows));
+        for (number, (tile, norms)) in tiles.enumerate() {
+            let first = number * rows;
+            let in_tile = rows.min(x.rows() - first);
+            for i in 0..in_tile {
+                let row = T::as_f32(x.row(first + i), &mut self.wide);
+                for (&value, to) in row.iter().zip(tile[i..].iter_mut().step_by(rows)) {
+                    *to = value;
+                }
+            }
+            panels.small_kernels.place(tile, &panels.mean, scale, norms);
+            for (i, norm) in norms[..in_tile].iter().enumerate() {
+                self.kinds.push(if norm.is_finite() {
+                    RowKind::Packed
+                } else if x.row(first + i).iter().all(|value| value.to_f32().is_finite()) {
+                    RowKind::Wild
+                } else {
+                    RowKind::NonFinite
+                });
+            }
+        }
+    }
+
+    /// Every tile with the norms of its rows.
+    pub fn tiles(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        // No division by zero before the first block.
+        let rows = self.norms.len() / (self.tiles.len() / self.tile_len.max(1)).max(1);
+        self.tiles.chunks_exact(self.tile_len.max(1)).zip(self.norms.chunks_exact(rows.max(1)))
+    }
+
+    /// The norm of row `i`.
+    pub fn norm(&self, i: usize) -> f32 {
+        self.norms[i]
+    }
+
+    /// Copies row `i` into row `to` of another tile.
+    pub fn copy(&self, i: usize, rows: usize, tile: &mut [f32], to: usize) {
+        let from = &self.tiles[i / rows * self.tile_len..][..self.tile_len][i % rows..];
+        for (to, from) in tile[to..].iter_mut().step_by(rows).zip(from.iter().step_by(rows)) {
+            *to = *from;
+        }
+    }
+}
+
+/// Centres and scales the rows of a tile, `[d][ROWS]`, and writes their norms, rounded up. A row with a component
+/// beyond [`LIMIT`], or none that is finite, gets an infinite norm and zeros.
+///
+/// The norm: d rounded squares in a rounded sum, which is off by (d + 1) 2^-24 at most, and a rounded root; 2^-18 is
+/// four times that for 16 dimensions. Squares that underflow lose 2^-149 each, 2^-140 is more than 16 of these.
+#[inline(always)]
+pub(super) fn place<const ROWS: usize>(tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
+    let (steps, _) = tile.as_chunks_mut::<ROWS>();
+    let mut largest = [0u32; ROWS];
+    let mut sums = [0.0f32; ROWS];
+    for (step, &mean) in steps.iter_mut().zip(mean) {
+        for lane in 0..ROWS {
+            let value = (step[lane] - mean) * scale;
+            step[lane] = value;
+            // NaN and infinity are the largest bits of all.
+            largest[lane] = largest[lane].max(value.to_bits() & 0x7fff_ffff);
+            sums[lane] += value * value;
+        }
+    }
+    for lane in 0..ROWS {
+        let norm = (sums[lane] + f32::from_bits(1 << 9)).sqrt() * (1.0 + 1.0 / 262_144.0);
+        norms[lane] = if largest[lane] <= LIMIT.to_bits() { norm } else { f32::INFINITY };
+    }
+    if norms.iter().any(|norm| norm.is_infinite()) {
+        for step in steps {
+            for lane in 0..ROWS {
+                step[lane] = if norms[lane].is_infinite() { 0.0 } else { step[lane] };
+            }
+        }
+    }
+}
+
+/// Of the rows of a tile, whether the panel with the best value has the nearest codeword, and no other panel has one as
+/// near.
+///
+/// A panel's value v = m + |z| B is rounded: once, or the product too, which B has room for (see
+/// [`super::small_panels`]). No score of another panel lies below -v2 - u |v2| - tiny, where v2 is the second best
+/// value, and the best codeword of the panel with the best value v1 not above -v1 + u |v1| + 2 |z| B + C + tiny. So
+/// the row is certain where v1 - v2 > 2 |z| B + C + u (|v1| + |v2|) + 2 tiny. Both sides are computed in f32: their
+/// seven roundings, 7 u, are within the factor 1 + 2^-20, and what they lose below the range of f32 is within 2^-136,
+/// more than ten times the two [`super::panels::tiny`] of 16 dimensions. Written so that NaN, ties and infinities are
+/// not certain.
+#[inline(always)]
+pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
+    let (lines, _) = state.as_chunks::<ROWS>();
+    let ([best, second, panel], (norms, _)) = (&lines[..3], norms.as_chunks::<ROWS>()) else { return };
+    let mut terms = [[0.0f32; ROWS]; 2];
+    for lane in 0..ROWS {
+        let [b, c] = bounds[panel[lane].to_bits() as usize];
+        (terms[0][lane], terms[1][lane]) = (b, c);
+    }
+    for lane in 0..ROWS {
+        let off = 2.0 * norms[0][lane] * terms[0][lane] + terms[1][lane];
+        let rounding = (best[lane].abs() + second[lane].abs()) * (f32::EPSILON / 2.0);
+        let needed = (off + rounding + f32::from_bits(1 << 13)) * (1.0 + 1.0 / 1_048_576.0);
+        certain[lane] = best[lane] - second[lane] > needed;
+    }
+}
+
+/// The nearest codeword of a panel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearest {
+    /// Lanes of the panel that can have it: one or more bits.
+    pub lanes: u32,
+    /// The smallest squared distance, within [`f64_bound`] of the nearest's.
+    pub sq_l2: f64,
+}
+
+/// The nearest of a panel of codewords, `[d][PANEL]`, by f64 sums.
+#[inline(always)]
+pub(super) fn nearest(z: &[f32], codewords: &[f32]) -> Nearest {
+    let mut sums = [0.0f64; PANEL];
+    let (steps, _) = codewords.as_chunks::<PANEL>();
+    for (&z, step) in z.iter().zip(steps) {
+        let z = f64::from(z);
+        for lane in 0..PANEL {
+            let difference = z - f64::from(step[lane]);
+            sums[lane] += difference * difference;
+        }
+    }
+    let mut least = sums;
+    let mut half = PANEL / 2;
+    while half > 0 {
+        for lane in 0..half {
+            least[lane] = if least[lane + half] < least[lane] { least[lane + half] } else { least[lane] };
+        }
+        half /= 2;
+    }
+    // As in `super::look`: what lies above cannot be the nearest, nor as near.
+    let relative = 2.0 * f64_bound(z.len());
+    let limit = least[0] * ((1.0 + relative) / (1.0 - relative) * (1.0 + f64::EPSILON));
+    let mut lanes = 0;
+    for lane in 0..PANEL {
+        lanes |= u32::from(sums[lane] <= limit) << lane;
+    }
+    Nearest { lanes, sq_l2: least[0] }
+}

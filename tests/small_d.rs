@@ -1,0 +1,187 @@
+//! Vectors of few dimensions, which the CPU has a pass of its own for: data that make its bounds count, sizes around
+//! its panels of 16 codewords, tiles of 8 to 32 rows and blocks of 1024, and rows that the pass cannot take.
+
+mod common;
+
+use codeword::{AssignOptions, Error, MatrixView, NonFinite, SENTINEL, assign, bf16, f16};
+use common::{Numbers, assert_assign_exact, cases, codebook, is_small, matrix, scaled};
+
+/// With their negatives: their mean is zero, so that nothing is centred. A codeword and its rival of the second list
+/// end up in different panels.
+fn in_two_panels(mut codewords: Vec<f32>, rivals: Vec<f32>, d: usize) -> Vec<f32> {
+    assert_eq!(codewords.len(), 16 * d);
+    codewords.extend(rivals);
+    let negatives: Vec<f32> = codewords.iter().map(|v| -v).collect();
+    [codewords, negatives].concat()
+}
+
+#[test]
+fn every_size_around_a_panel_and_a_tile() {
+    let mut numbers = Numbers::new(71);
+    let codewords = (1..=20).chain([31, 32, 33, 47, 48, 49]);
+    for (count, k) in codewords.enumerate() {
+        for d in 1..=17 {
+            if is_small() && (k + d) % 5 != 0 {
+                continue;
+            }
+            let n = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65][(count + 3 * d) % 11];
+            let (x, e) = match (count + d) % 2 {
+                0 => (numbers.integers(n * d, 2), numbers.integers(k * d, 2)),
+                _ => (numbers.gaussians(n * d), numbers.gaussians(k * d)),
+            };
+            assert_assign_exact(&format!("{n} x {k} x {d}"), matrix(x, n, d).view(), matrix(e, k, d).view());
+        }
+    }
+}
+
+#[test]
+fn adversarial_data_of_every_few_dimensions() {
+    for (n, k, d) in [(67, 37, 1), (41, 70, 2), (35, 53, 4), (50, 33, 5), (45, 129, 8), (39, 40, 11), (33, 290, 16)] {
+        for case in cases::adversarial(scaled(n), scaled(k), d) {
+            assert_assign_exact(&case.name, case.x.view(), case.codewords.view());
+        }
+    }
+}
+
+#[test]
+fn what_summing_products_costs() {
+    // Rows a few roundings from the middle of a codeword and its rival, and long: rounded products decide the sums.
+    let mut numbers = Numbers::new(72);
+    for d in [2, 4, 8, 13, 16] {
+        for length in [1.0, 30.0, 1e4] {
+            let codewords = numbers.gaussians(16 * d);
+            let rivals: Vec<f32> = codewords.iter().map(|v| v + numbers.gaussian() / 4.0).collect();
+            let mut rows = Vec::new();
+            for i in 0..scaled(600) {
+                let (a, b) = (&codewords[i % 16 * d..][..d], &rivals[i % 16 * d..][..d]);
+                // The middle, moved along a direction that is almost in the mirror plane.
+                let mut along: Vec<f32> = numbers.gaussians(d);
+                let gap: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+                let off = dot(&along, &gap) / dot(&gap, &gap);
+                along.iter_mut().zip(&gap).for_each(|(v, gap)| *v -= off * gap);
+                rows.extend((0..d).map(|t| (a[t] + b[t]) / 2.0 + length * along[t]));
+            }
+            let (n, e) = (rows.len() / d, in_two_panels(codewords, rivals, d));
+            let name = format!("rounded products, d = {d}, rows {length:e} long");
+            assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(e, 64, d).view());
+        }
+    }
+}
+
+#[test]
+fn what_summing_norms_costs() {
+    // Rows so short that their products are lost beside the norms, which are the same but for the last bits.
+    let mut numbers = Numbers::new(73);
+    for d in [3, 4, 8, 16] {
+        for length in [1e-5, 1e-6, 1e-7] {
+            let codewords = numbers.gaussians(16 * d);
+            let flipped = |numbers: &mut Numbers| {
+                codewords.iter().map(|v| if numbers.below(2) == 0 { *v } else { -v }).collect::<Vec<_>>()
+            };
+            let (first, second) = (flipped(&mut numbers), flipped(&mut numbers));
+            let e =
+                in_two_panels(first, second.iter().map(|v| cases::step(*v, numbers.below(3) as i32 - 1)).collect(), d);
+            // The shortest codeword and its signs are all that matters: rows at rest decide between these.
+            let n = scaled(3000);
+            let rows = numbers.gaussians(n * d).into_iter().map(|v| v * length).collect();
+            let name = format!("rounded norms, d = {d}, rows {length:e} long");
+            assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(e, 64, d).view());
+        }
+    }
+}
+
+#[test]
+fn what_underflow_costs() {
+    // In the scale of the one long codeword, the others and their products with the rows are subnormal or lost.
+    let mut numbers = Numbers::new(74);
+    let (n, k, d) = (scaled(300), 70, 6);
+    for long in [1.0, 1e38] {
+        for scale in [1e-7, 1e-8, 1e-18, 1e-20, 1e-22, 1e-30, 1e-38, 1e-42] {
+            let mut draw = |count: usize| numbers.gaussians(count).into_iter().map(|v| v * scale).collect::<Vec<f32>>();
+            let (rows, mut codewords) = (draw(n * d), draw(k * d));
+            codewords[40 * d..41 * d].fill(long);
+            let name = format!("{scale:e} beside {long:e}");
+            assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(codewords, k, d).view());
+            // Long rows: what a subnormal codeword lost counts as often.
+            let mut codewords = draw(k * d);
+            codewords[40 * d..41 * d].fill(long);
+            let rows = (0..n * d).map(|i| [long, -long][usize::from(i % 5 < 2)] * (1.0 + (i % 7) as f32)).collect();
+            let (rows, codewords) = (matrix::<f32>(rows, n, d), matrix(codewords, k, d));
+            if rows.as_slice().iter().all(|v| v.is_finite()) {
+                assert_assign_exact(&format!("rows beyond, {name}"), rows.view(), codewords.view());
+            }
+        }
+    }
+}
+
+#[test]
+fn one_long_codeword_weakens_its_panel_alone() {
+    let (n, k, d) = (scaled(6000), 256, 8);
+    let mut numbers = Numbers::new(75);
+    let (x, plain) = (numbers.gaussians(n * d), numbers.gaussians(k * d));
+    let mut long = plain.clone();
+    long[k / 2 * d..][..d].iter_mut().for_each(|v| *v *= 1e4);
+    let open = |e: Vec<f32>| {
+        let stats = assert_assign_exact("long", matrix(x.clone(), n, d).view(), matrix(e, k, d).view()).stats;
+        (n as u64 - stats.first) as f64 / n as f64
+    };
+    let (before, after) = (open(plain), open(long));
+    println!("not settled by the first pass: {before:.4} before, {after:.4} after");
+    assert!(before < 0.01 && after - before < 0.02 + 16.0 / k as f64, "{before} before, {after} after");
+}
+
+#[test]
+fn rows_that_the_pass_cannot_take_stand_among_others() {
+    // Two blocks and a part of a tile; a row beyond the range of the pass now and then, and some without a number.
+    let (n, k, d) = (2051, 45, 5);
+    let mut numbers = Numbers::new(76);
+    let (mut x, e) = (numbers.gaussians(n * d), numbers.gaussians(k * d));
+    for i in (0..n).step_by(37) {
+        x[i * d + i % d] = [1e19, -3e38, 1e30][i % 3];
+    }
+    let e = matrix(e, k, d);
+    let clean = matrix(x.clone(), n, d);
+    let expected = assert_assign_exact("wild rows", clean.view(), e.view());
+    let bad = [5, 6, 31, 1023, 1024, 2050];
+    for (&i, value) in bad.iter().zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().cycle()) {
+        x[i * d + i % d] = value;
+    }
+    let (x, codebook) = (matrix(x, n, d), codebook(e.view()));
+    let error = assign(x.view(), &codebook, AssignOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { row: 5, col: 0, .. }), "{error}");
+    let options = AssignOptions { non_finite: NonFinite::Sentinel, ..Default::default() };
+    let got = assign(x.view(), &codebook, options).unwrap();
+    for i in 0..n {
+        if bad.contains(&i) {
+            assert_eq!(got.labels[i], SENTINEL, "row {i}");
+            assert!(got.sq_distances[i].is_nan(), "row {i}");
+        } else {
+            assert_eq!(got.labels[i], expected.labels[i], "row {i}");
+            assert_eq!(got.sq_distances[i].to_bits(), expected.sq_distances[i].to_bits(), "row {i}");
+        }
+    }
+    assert_eq!(common::total(got.stats), (n - bad.len()) as u64);
+}
+
+#[test]
+fn blocks_strides_and_element_types() {
+    let (k, d, stride) = (40, 7, 12);
+    let mut numbers = Numbers::new(77);
+    let e = matrix(numbers.gaussians(k * d), k, d);
+    for n in [1023, 1024, 1025, 2049] {
+        let n = scaled(n);
+        let mut data = vec![f32::NAN; n * stride];
+        for row in data.chunks_exact_mut(stride) {
+            row[3..3 + d].copy_from_slice(&numbers.gaussians(d));
+        }
+        let x = MatrixView::new(&data, n, stride).unwrap().columns(3..3 + d).unwrap();
+        assert_assign_exact(&format!("strided {n}"), x, e.view());
+        let halves: Vec<f16> = data.iter().map(|&v| f16::from_f32(v)).collect();
+        let x = MatrixView::new(&halves, n, stride).unwrap().columns(3..3 + d).unwrap();
+        assert_assign_exact(&format!("f16 {n}"), x, e.view());
+        let brains: Vec<bf16> = data.iter().map(|&v| bf16::from_f32(v)).collect();
+        let x = MatrixView::new(&brains, n, stride).unwrap().columns(3..3 + d).unwrap();
+        assert_assign_exact(&format!("bf16 {n}"), x, e.view());
+    }
+}
