@@ -59,6 +59,25 @@ fn axis(d: usize) -> Vec<f32> {
 }
 
 #[test]
+fn sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong() {
+    for machine in machines() {
+        machine.pass("sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong", || {
+            // Beside the first product, 2, all others of the nearer codeword are 0.99 of half a step and vanish, and those of
+            // the farther one 1.02 of it and become a whole one each: the sums are off by nearly all that one bound covers,
+            // one down and one up.
+            let d = 300;
+            let codeword = |first: f32, part: f32| {
+                (0..d).map(|t| if t == 0 { first } else { part * 2f32.powi(-12) }).collect::<Vec<f32>>()
+            };
+            let nearer = codeword(1.0 + 32.0 * 2f32.powi(-24), 0.99);
+            let row = (0..d).map(|t| if t == 0 { 2.0 } else { 2f32.powi(-11) }).collect();
+            let stats = assert_exact("in both directions", row, &symmetric(&[codeword(1.0, 1.02), nearer]));
+            assert_eq!((stats[0].first, stats[1].first), (0, 0), "{stats:?}");
+        });
+    }
+}
+
+#[test]
 fn products_that_underflow_certify_nothing_wrong() {
     for machine in machines() {
         machine.pass("products_that_underflow_certify_nothing_wrong", || {
@@ -289,6 +308,38 @@ fn sums_of_squares_have_the_bits_of_the_order_in_their_header() {
             let add = |rows: &[f64]| rows.chunks(2).fold([0.0; 2], |[a, b], row| [a + row[0], b + row[1]]);
             let expected: Vec<f64> = sums.chunks(2 * block_rows).flat_map(add).collect();
             assert_eq!(stream.clone_dtoh(&got).unwrap(), expected, "{block_rows}");
+        }
+    });
+}
+
+#[test]
+fn scores_have_the_bits_of_the_order_in_their_header() {
+    Machine::new().pass("scores_have_the_bits_of_the_order_in_their_header", || {
+        let (stream, kernel) = open("top_k", "top_k_scores_f32");
+        let mut numbers = Numbers::new(94);
+        // Chunks of 512 products each, in FMAs from zero on, that are then added up.
+        for depth in [3usize, 512, 513, 1024, 1031, 1600, 2100] {
+            let (n, m, k) = (3usize, 4usize, 5usize);
+            let (rows, packed) = (numbers.gaussians(n * depth), numbers.gaussians(m * depth));
+            let positions = [2u32, 0, 3, 1, 2];
+            let chunk = |row: &[f32], e: &[f32]| row.iter().zip(e).fold(0.0f32, |sum, (z, e)| z.mul_add(*e, sum));
+            let score = |row: &[f32], e: &[f32]| {
+                let sums = row.chunks(512).zip(e.chunks(512)).map(|(row, e)| chunk(row, e));
+                sums.reduce(|total, sum| total + sum).expect("there is a chunk")
+            };
+            let of = |j: u32| &packed[j as usize * depth..][..depth];
+            let expected: Vec<f32> =
+                rows.chunks(depth).flat_map(|row| positions.map(|position| score(row, of(position)))).collect();
+            let [on_rows, on_packed] = [&rows, &packed].map(|it| stream.clone_htod(it).unwrap());
+            let on_positions = stream.clone_htod(&positions).unwrap();
+            let mut scores = stream.alloc_zeros::<f32>(n * k).unwrap();
+            let (n32, k32, depth32) = (n as u32, k as u32, depth as u32);
+            let mut launch = stream.launch_builder(&kernel);
+            launch.arg(&on_rows).arg(&on_packed).arg(&on_positions).arg(&mut scores);
+            launch.arg(&n32).arg(&k32).arg(&depth32);
+            // SAFETY: the arguments are those of top_k_scores_f32, of the sizes that its header names; one tile.
+            unsafe { launch.launch(threads(1, 256)) }.unwrap();
+            assert_same_bits(&format!("depth {depth}"), &stream.clone_dtoh(&scores).unwrap(), &expected);
         }
     });
 }
