@@ -252,9 +252,9 @@ def baseline(slowest):
         # The first of all builds the simulated driver.
         if index == 0:
             test.run({}, 600)
-        made = hashlib.sha256(pathlib.Path(test.program).read_bytes()).hexdigest() if test.program not in digests else digests[test.program]
-        digests[test.program] = made
-        key = f"{same.hexdigest()} {made} {test.name}"
+        if test.program not in digests:
+            digests[test.program] = hashlib.sha256(pathlib.Path(test.program).read_bytes()).hexdigest()
+        key = f"{same.hexdigest()} {digests[test.program]} {test.name}"
         if key in known:
             test.seconds, test.kernels = known[key][0], set(known[key][1])
             if test.kernels and test.seconds <= slowest:
@@ -324,6 +324,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--slowest", type=float, default=5.0, help="seconds of the slowest test that is used")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
     parser.add_argument("--all", action="store_true", help="run explained survivors, too")
     parser.add_argument("--again", help="a file of survivors as this script prints them: judge only these")
     options = parser.parse_args()
@@ -357,6 +358,8 @@ def main():
     free = folders[:]
 
     def work(mutant):
+        if time.monotonic() - start > 60 * options.minutes:
+            return
         with lock:
             folder = free.pop()
         try:

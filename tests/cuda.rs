@@ -387,7 +387,7 @@ fn codes_become_codewords_and_a_code_out_of_range_is_named() {
     let card = Machine::new().set("MEMORY", MB);
     card.pass("codes_become_codewords_and_a_code_out_of_range_is_named", || {
         let mut numbers = Numbers::new(36);
-        for (k, d) in [(7, 1), (5, 3), (9, 33), (3, 64)] {
+        for (k, d) in [(7, 1), (5, 3), (6, 5), (4, 6), (9, 33), (3, 64)] {
             let e = matrix(numbers.gaussians(k * d), k, d);
             let codebook = on(&cuda(), e.view());
             let mut codes: Vec<u32> = (0..6000).map(|_| numbers.below(k) as u32).collect();

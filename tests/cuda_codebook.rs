@@ -88,6 +88,10 @@ fn codewords_of_every_kind_are_prepared_as_on_the_cpu() {
         let mut outlier = numbers.gaussians(k * d);
         outlier[70 * d..][..d].fill(1e9);
         assert!(!assert_prepares_as_on_the_cpu("one far outlier", &device, outlier, k, d));
+        // The same with more columns than a block has threads.
+        let mut outlier = numbers.gaussians(3 * 1100);
+        outlier[1100..2200].fill(1e9);
+        assert!(!assert_prepares_as_on_the_cpu("one far outlier, long", &device, outlier, 3, 1100));
         // Beside the mean of these, differences overflow f32, and nothing is centred.
         let huge = (0..k * d).map(|i| if i / d == 3 { f32::MIN } else { f32::MAX - (i % 7) as f32 * 1e32 }).collect();
         assert!(!assert_prepares_as_on_the_cpu("differences beyond f32", &device, huge, k, d));

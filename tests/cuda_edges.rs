@@ -13,7 +13,8 @@ use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
 use codeword::cuda::{self, Workspace};
 use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, Precision, assign, bf16, f16, top_k,
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, Precision, assign, bf16, f16, pairwise_sq_l2,
+    top_k,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
 use simulated::Machine;
@@ -220,6 +221,22 @@ fn fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest() {
             }
         });
     }
+}
+
+#[test]
+fn fast_distances_of_rows_whose_squared_norm_f32_cannot_hold_are_the_rounded_ones() {
+    Machine::new().pass("fast_distances_of_rows_whose_squared_norm_f32_cannot_hold_are_the_rounded_ones", || {
+        // More than a quarter of the largest f32, and less than it.
+        let x = matrix(vec![1.5e19f32, 1e18, 1.0, 0.5, -1.8e19, 3.0], 3, 2);
+        let e = symmetric(&[vec![1.0, 0.25], vec![3.0, 2.0]]);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let got = pairwise_sq_l2(x.view(), &codebook, Precision::Fast).unwrap();
+        let expected = reference::pairwise(x.view(), e.view());
+        assert!(expected.iter().all(|v| v.is_finite()));
+        for row in [0, 2] {
+            assert_same_bits("far out", got.view().row(row), &expected[4 * row..][..4]);
+        }
+    });
 }
 
 #[test]
