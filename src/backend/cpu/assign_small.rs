@@ -83,13 +83,20 @@ impl Pass for PassSmall {
         for ((_, norms), (state, certain)) in self.rows.tiles().zip(states) {
             kernels.certain(state, norms, &panels.bounds, certain);
         }
-        for i in 0..x.rows() {
-            if self.rows.kinds[i] == RowKind::Packed && self.certain[i] {
-                let (_, panel) = self.best(panels, i);
-                let nearest = kernels.nearest(T::as_f32(x.row(i), wide), panels.exact(panel));
-                if nearest.lanes.is_power_of_two() {
-                    let position = panel * PANEL + nearest.lanes.trailing_zeros() as usize;
-                    self.nearest[i] = (position as u32, nearest.sq_l2);
+        // By tiles, for a division per row would cost as much as its sums.
+        let nearest = self.nearest.chunks_mut(kernels.rows).zip(self.rows.kinds.chunks(kernels.rows));
+        let states = self.state.chunks_exact(per_tile).zip(self.certain.chunks_exact(kernels.rows));
+        for (tile, ((nearest, kinds), (state, certain))) in nearest.zip(states).enumerate() {
+            let rows = nearest.iter_mut().zip(kinds).zip(certain.iter().zip(&state[2 * kernels.rows..]));
+            for (row, ((nearest, &kind), (&certain, panel))) in rows.enumerate() {
+                if kind == RowKind::Packed && certain {
+                    let panel = panel.to_bits() as usize;
+                    let z = T::as_f32(x.row(tile * kernels.rows + row), wide);
+                    let found = kernels.nearest(z, panels.exact(panel));
+                    if found.lanes.is_power_of_two() {
+                        let position = panel * PANEL + found.lanes.trailing_zeros() as usize;
+                        *nearest = (position as u32, found.sq_l2);
+                    }
                 }
             }
         }
