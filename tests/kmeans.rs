@@ -61,7 +61,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         assert_eq!((got.run, got.iterations()), (run, curve.len() - 1), "{name}");
         cases += 1;
     }
-    assert_eq!(cases, 15);
+    assert_eq!(cases, 18);
 }
 
 /// The rows of tests/golden/kmeans_sklearn.py.

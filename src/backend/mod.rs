@@ -300,12 +300,12 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
 /// The rows of one label in one block are added in ascending order, from zero; then those sums, block after block, from
 /// zero. Weights are added in the same order.
 ///
-/// One pass over `x`, in host memory and by the processor, wherever assignments are made: the way of the rows to a
-/// device takes longer. Takes 8 k d bytes for the result and 4 n for the order of the rows.
+/// One pass over `x`, in host memory and by the processor, wherever assignments are made. Takes 8 k d + 24 k bytes for
+/// the result and 4 n for the order of the rows.
 ///
 /// # Errors
 /// - [`Error::Shape`] where there is not one label, or not one weight, per row, rows have no columns, there are 2^32
-///   rows or more, or k d overflows.
+///   rows or more, 2^32 - 1 labels or more, or k d overflows.
 /// - [`Error::CodeOutOfRange`] naming the first label that is neither below `k` nor [`SENTINEL`].
 /// - [`Error::InvalidParameter`] naming the first weight that is negative or not finite, and where `CODEWORD_ISA` names
 ///   an instruction set that this processor lacks.
@@ -336,6 +336,9 @@ pub fn accumulate<T: Element>(x: MatrixView<'_, T>, labels: &[u32], weights: Opt
     if u32::try_from(x.rows()).is_err() {
         let (expected, got) = ("fewer than 2^32 rows".into(), x.rows().to_string());
         return Err(Error::Shape { op: OP, expected, got });
+    }
+    if k >= SENTINEL as usize {
+        return Err(Error::Shape { op: OP, expected: "fewer than 2^32 - 1 labels".into(), got: k.to_string() });
     }
     if let Some(position) = labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
         return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });

@@ -7,6 +7,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix};
 use crate::metrics::ordered_sum;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 
 /// Iterates from `codewords` until the parameters say that it is enough.
 pub(super) fn lloyd<T: Element, E: From<Error>>(
@@ -29,8 +31,10 @@ pub(super) fn lloyd<T: Element, E: From<Error>>(
         curve.push(inertia);
         let iteration = curve.len() - 1;
         observe(Step::Iteration { run, iteration, inertia, before })?;
-        // Written so that an inertia beyond f64 does not end it.
-        let mut converged = before.is_some_and(|before| inertia >= before - params.tolerance * before);
+        // A tolerance of 0 leaves that to the codewords: an inertia may be too large to show a gain. Written so that an
+        // inertia beyond f64 does not end it.
+        let gains_little = |before: f64| inertia >= before - params.tolerance * before;
+        let mut converged = params.tolerance > 0.0 && before.is_some_and(gains_little);
         if !converged && iteration < params.iterations {
             let next = moved(problem, &codewords, &labels, &sq_distances)?;
             if next != codewords {
@@ -54,28 +58,36 @@ fn moved<T: Element>(
     let d = codewords.cols();
     let sums: Sums = accumulate(problem.x, labels, problem.weights, problem.k)?;
     let mut moved = codewords.as_slice().to_vec();
-    let dead = moved.chunks_exact_mut(d).enumerate().filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(mean));
-    let dead: Vec<&mut [f32]> = dead.collect();
-    let rows = farthest(problem, sq_distances, dead.len());
-    for (codeword, row) in dead.into_iter().zip(rows) {
-        T::widen(problem.x.row(row), codeword);
+    let of_codewords = moved.chunks_exact_mut(d).enumerate();
+    let dead: Vec<usize> = of_codewords.filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(j)).collect();
+    if !dead.is_empty() {
+        for (&j, row) in dead.iter().zip(farthest(problem, sq_distances, dead.len(), &moved)) {
+            T::widen(problem.x.row(row), &mut moved[j * d..][..d]);
+        }
     }
     Matrix::new(moved, problem.k, d)
 }
 
-/// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index; fewer where
-/// fewer have any.
-fn farthest<T: Element>(problem: &Problem<'_, T>, sq_distances: &[f32], count: usize) -> Vec<usize> {
-    if count == 0 {
-        return Vec::new();
+/// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those
+/// that equal one before them or one of `codewords`; fewer where there are no more.
+fn farthest<T: Element>(problem: &Problem<'_, T>, sq_distances: &[f32], count: usize, codewords: &[f32]) -> Vec<usize> {
+    // Zeros of either sign are equal.
+    let key = |values: &[f32]| values.iter().map(|value| (value + 0.0).to_bits()).collect::<Vec<u32>>();
+    let mut taken: HashSet<Vec<u32>> = codewords.chunks_exact(problem.x.cols()).map(key).collect();
+    let mut shares = Vec::with_capacity(sq_distances.len());
+    // Positive numbers are in the order of their bits.
+    shares.extend((0..sq_distances.len()).map(|i| (problem.share(i, sq_distances).to_bits(), Reverse(i))));
+    let mut shares = BinaryHeap::from(shares);
+    let (mut rows, mut values) = (Vec::with_capacity(count), Vec::new());
+    while rows.len() < count {
+        match shares.pop() {
+            Some((share, Reverse(i))) if f64::from_bits(share) > 0.0 => {
+                if taken.insert(key(T::as_f32(problem.x.row(i), &mut values))) {
+                    rows.push(i);
+                }
+            }
+            _ => break,
+        }
     }
-    let shares = (0..sq_distances.len()).map(|i| (problem.share(i, sq_distances), i));
-    let mut shares: Vec<(f64, usize)> = shares.filter(|&(share, _)| share > 0.0).collect();
-    let farther = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if count < shares.len() {
-        shares.select_nth_unstable_by(count, farther);
-        shares.truncate(count);
-    }
-    shares.sort_unstable_by(farther);
-    shares.into_iter().map(|(_, i)| i).collect()
+    rows
 }

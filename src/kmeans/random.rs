@@ -30,7 +30,7 @@ impl Random {
 
     /// A multiple of 2^-53 in [0, 1).
     pub fn unit(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 * (-53f64).exp2()
+        (self.0.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0
     }
 }
 

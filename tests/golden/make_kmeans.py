@@ -121,7 +121,7 @@ def lloyd(x, w, codewords, iterations):
         curve.append(0.0)
         for share in shares:
             curve[-1] += share
-        if len(curve) > 1 and curve[-1] >= curve[-2] or len(curve) > iterations:
+        if len(curve) > iterations:
             return codewords, labels, curve
         moved, dead = [], []
         for j, old in enumerate(codewords):
@@ -136,6 +136,7 @@ def lloyd(x, w, codewords, iterations):
                 moved.append(old)
                 dead.append(j)
         far = sorted((i for i in range(len(x)) if shares[i] > 0), key=lambda i: (-shares[i], i))
+        far = [i for n, i in enumerate(far) if x[i] not in moved and x[i] not in [x[other] for other in far[:n]]]
         for j, i in zip(dead, far):
             moved[j] = x[i]
         if moved == codewords:
@@ -194,6 +195,12 @@ def main():
     case("dead_codewords_one_step", dead, 4, "given", iterations=1, e=[[0.0], [500.0], [600.0], [700.0]])
     heavy = [1.0, 1.0, 1.0, 0.0, 0.5, 1.0, 0.25]
     case("dead_codewords_weighted", dead, 3, "given", iterations=1, w=heavy, e=[[0.0], [500.0], [600.0]])
+    # A share too large to show what the others gain; copies of the farthest row, and one that is a mean already.
+    case("inertia_too_large_to_show_gains", [[v] for v in [0.0, 1.0, 2.0, 3.0, 50.0, f32(1.5e11), f32(2.5e11)]], 3,
+         "given", e=[[0.0], [1.0], [f32(2e11)]])
+    copies = [[0.0], [1.0], [20.0], [30.0], [30.0], [30.0], [7.0]]
+    case("dead_codewords_and_copies", copies, 5, "given", e=[[0.0], [26.0], [500.0], [600.0], [700.0]])
+    case("dead_codeword_and_a_mean", [[0.0], [f32(0.1)], [20.0]], 3, "given", iterations=1, e=[[0.0], [15.0], [1000.0]])
     case("one_codeword", rows(30, 5), 1, "plus_plus", seed=3)
 
 

@@ -137,10 +137,13 @@ impl<T: Element> Job<'_, T> {
     }
 }
 
-/// Asks for the cache lines of a row, where the processor can be asked.
+/// Lines of a row that are asked for: what follows the processor guesses.
+const LINES: usize = 64;
+
+/// Asks for the first cache lines of a row, where the processor can be asked.
 fn prefetch<T>(row: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64 / size_of::<T>()) {
+    for line in row.chunks(64 / size_of::<T>()).take(LINES) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, which changes nothing and faults nowhere, about memory that is borrowed besides; every x86-64
         // has SSE.
