@@ -240,6 +240,21 @@ fn fast_distances_of_rows_whose_squared_norm_f32_cannot_hold_are_the_rounded_one
 }
 
 #[test]
+fn distances_on_either_side_of_the_middle_of_two_f32_are_rounded_to_their_side() {
+    Machine::new().pass("distances_on_either_side_of_the_middle_of_two_f32_are_rounded_to_their_side", || {
+        // 2^24 + 1, in the middle of two f32, less or more about 2^-46: nearer to it than f64 sums can tell.
+        let part = 2f64.powf(-11.5) as f32;
+        let row = |by: i32| [4096.0, 1.0 - 2f32.powi(-24), common::cases::step(part, by)];
+        let x = matrix([row(-2), row(2)].concat(), 2, 3);
+        let e = matrix(vec![0.0f32; 3], 1, 3);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+        assert_eq!(got.sq_distances, [16_777_216.0, 16_777_218.0]);
+        assert_eq!(got.sq_distances, reference::nearest(x.view(), e.view()).1);
+    });
+}
+
+#[test]
 fn the_first_of_several_values_that_are_not_finite_is_named() {
     fn assert_named<T: Element + DeviceRepr>(x: &Matrix<T>, row: usize, col: usize) {
         let e = symmetric(&[axis(x.cols())]);
