@@ -137,13 +137,11 @@ impl<T: Element> Job<'_, T> {
     }
 }
 
-/// Lines of a row that are asked for: what follows the processor guesses.
-const LINES: usize = 64;
-
 /// Asks for the first cache lines of a row, where the processor can be asked.
 fn prefetch<T>(row: &[T]) {
+    // What follows 64 lines the processor guesses.
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64 / size_of::<T>()).take(LINES) {
+    for line in row.chunks(64 / size_of::<T>()).take(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, which changes nothing and faults nowhere, about memory that is borrowed besides; every x86-64
         // has SSE.
