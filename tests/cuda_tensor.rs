@@ -36,7 +36,7 @@ fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
 fn adversarial_data_and_golden_cases_by_tensor_cores() {
     for machine in machines() {
         machine.pass("adversarial_data_and_golden_cases_by_tensor_cores", || {
-            assert_adversarial(&[(13, 33, 7), (67, 66, 3), (130, 7, 5), (7, 130, 17)]);
+            assert_adversarial(&[(13, 33, 7), (130, 7, 5), (7, 130, 17)]);
         });
     }
 }
