@@ -182,7 +182,7 @@ fn an_input_twenty_times_the_card_gives_what_one_piece_gives() {
     let output = card.variable("CODEWORD_CUDA_GEMM", "cublas").run(
         "an_input_twenty_times_the_card_gives_what_one_piece_gives",
         || {
-            let (k, d) = (9, 256);
+            let (k, d) = (9, 1024);
             let n = 20 * memory / (4 * d) + 1;
             let mut numbers = Numbers::new(33);
             // Sixteen random rows, shifted by their number: cheap to make and all different.

@@ -17,7 +17,7 @@ use codeword::{
     top_k,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
-use simulated::Machine;
+use simulated::{Machine, pass_on_each};
 
 /// The ways to score.
 fn machines() -> [Machine; 3] {
@@ -61,166 +61,151 @@ fn axis(d: usize) -> Vec<f32> {
 
 #[test]
 fn sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong() {
-    for machine in machines() {
-        machine.pass("sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong", || {
-            // Beside the first product, 2, all others of the nearer codeword are 0.99 of half a step and vanish, and those of
-            // the farther one 1.02 of it and become a whole one each: the sums are off by nearly all that one bound covers,
-            // one down and one up.
-            let d = 300;
-            let codeword = |first: f32, part: f32| {
-                (0..d).map(|t| if t == 0 { first } else { part * 2f32.powi(-12) }).collect::<Vec<f32>>()
-            };
-            let nearer = codeword(1.0 + 32.0 * 2f32.powi(-24), 0.99);
-            let row = (0..d).map(|t| if t == 0 { 2.0 } else { 2f32.powi(-11) }).collect();
-            let stats = assert_exact("in both directions", row, &symmetric(&[codeword(1.0, 1.02), nearer]));
-            assert_eq!((stats[0].first, stats[1].first), (0, 0), "{stats:?}");
-        });
-    }
+    pass_on_each(machines(), "sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong", || {
+        // Beside the first product, 2, all others of the nearer codeword are 0.99 of half a step and vanish, and those of
+        // the farther one 1.02 of it and become a whole one each: the sums are off by nearly all that one bound covers,
+        // one down and one up.
+        let d = 300;
+        let codeword = |first: f32, part: f32| {
+            (0..d).map(|t| if t == 0 { first } else { part * 2f32.powi(-12) }).collect::<Vec<f32>>()
+        };
+        let nearer = codeword(1.0 + 32.0 * 2f32.powi(-24), 0.99);
+        let row = (0..d).map(|t| if t == 0 { 2.0 } else { 2f32.powi(-11) }).collect();
+        let stats = assert_exact("in both directions", row, &symmetric(&[codeword(1.0, 1.02), nearer]));
+        assert_eq!((stats[0].first, stats[1].first), (0, 0), "{stats:?}");
+    });
 }
 
 #[test]
 fn products_that_underflow_certify_nothing_wrong() {
-    for machine in machines() {
-        machine.pass("products_that_underflow_certify_nothing_wrong", || {
-            // In steps of the smallest f32: every product with the nearest is 0.49 and vanishes, and one with the other is
-            // 2, which is less than all of them.
-            for d in [8, 40] {
-                let near = vec![0.49 * 2f32.powi(-89); d];
-                let other = axis(d).iter().map(|v| v * 2f32.powi(-88)).collect();
-                let row = vec![2f32.powi(-60); d];
-                assert_exact("products", row.clone(), &symmetric(&[axis(d), other, near.clone()]));
-                // More than the nearest's 19.6 of them where there are 40: what one may be off is what decides.
-                let other = axis(d).iter().map(|v| v * 3.0 * 2f32.powi(-89)).collect();
-                assert_exact("products, in other places", row, &symmetric(&[near, other, axis(d)]));
-            }
-        });
-    }
+    pass_on_each(machines(), "products_that_underflow_certify_nothing_wrong", || {
+        // In steps of the smallest f32: every product with the nearest is 0.49 and vanishes, and one with the other is
+        // 2, which is less than all of them.
+        for d in [8, 40] {
+            let near = vec![0.49 * 2f32.powi(-89); d];
+            let other = axis(d).iter().map(|v| v * 2f32.powi(-88)).collect();
+            let row = vec![2f32.powi(-60); d];
+            assert_exact("products", row.clone(), &symmetric(&[axis(d), other, near.clone()]));
+            // More than the nearest's 19.6 of them where there are 40: what one may be off is what decides.
+            let other = axis(d).iter().map(|v| v * 3.0 * 2f32.powi(-89)).collect();
+            assert_exact("products, in other places", row, &symmetric(&[near, other, axis(d)]));
+        }
+    });
 }
 
 #[test]
 fn squares_that_underflow_certify_nothing_wrong() {
-    for machine in machines() {
-        machine.pass("squares_that_underflow_certify_nothing_wrong", || {
-            // In steps of the smallest f32: the farther one has eight squares of 0.49, which vanish; the nearer one four of
-            // 0.51, each of which becomes 1.
-            let d = 8;
-            let farther = vec![0.98995 * 2f32.powi(-75); d];
-            let nearer = (0..d).map(|t| if t % 2 == 0 { 1.01 * 2f32.powi(-75) } else { 0.0 }).collect();
-            assert_exact("squares", vec![0.0; d], &symmetric(&[axis(d), farther, nearer]));
-        });
-    }
+    pass_on_each(machines(), "squares_that_underflow_certify_nothing_wrong", || {
+        // In steps of the smallest f32: the farther one has eight squares of 0.49, which vanish; the nearer one four of
+        // 0.51, each of which becomes 1.
+        let d = 8;
+        let farther = vec![0.98995 * 2f32.powi(-75); d];
+        let nearer = (0..d).map(|t| if t % 2 == 0 { 1.01 * 2f32.powi(-75) } else { 0.0 }).collect();
+        assert_exact("squares", vec![0.0; d], &symmetric(&[axis(d), farther, nearer]));
+    });
 }
 
 #[test]
 fn sums_of_f64_in_the_wrong_order_settle_nothing() {
-    for machine in machines() {
-        machine.pass("sums_of_f64_in_the_wrong_order_settle_nothing", || {
-            // Beside 1, four squares of 0.49 steps of f64 vanish, one of a whole step does not: the farther one is nearer in
-            // f64. Every 32nd component is summed by one lane, in their order.
-            let d = 161;
-            let with = |small: f32, count: usize| {
-                let value = move |t: usize| match t {
-                    0 => 1.0,
-                    t if t % 32 == 0 && t <= 32 * count => small,
-                    _ => 0.0,
-                };
-                (0..d).map(value).collect::<Vec<f32>>()
+    pass_on_each(machines(), "sums_of_f64_in_the_wrong_order_settle_nothing", || {
+        // Beside 1, four squares of 0.49 steps of f64 vanish, one of a whole step does not: the farther one is nearer in
+        // f64. Every 32nd component is summed by one lane, in their order.
+        let d = 161;
+        let with = |small: f32, count: usize| {
+            let value = move |t: usize| match t {
+                0 => 1.0,
+                t if t % 32 == 0 && t <= 32 * count => small,
+                _ => 0.0,
             };
-            let (farther, nearer) = (with(0.7 * 2f32.powi(-26), 4), with(2f32.powi(-26), 1));
-            let exact = AssignStats { exact: 5, ..AssignStats::default() };
-            let stats = assert_exact("f64", vec![0.0; d], &symmetric(&[farther, nearer]));
-            assert_eq!(stats, [exact; 2]);
-            // Whole numbers whose sums of squares are 2^54 + 1 and 2^54, or 2^53 + 1 and 2^53, which f64 takes for equals;
-            // the farther one comes first. In steps of 1 and of the smallest f32, a subnormal.
-            for step in [1.0, f32::from_bits(1)] {
-                let [large, less] = [2f32.powi(27) * step, 2f32.powi(26) * step];
-                for [farther, nearer] in
-                    [[[large, 0.0, step], [large, 0.0, 0.0]], [[less, less, step], [less, less, 0.0]]]
-                {
-                    let e = symmetric(&[farther.to_vec(), nearer.to_vec()]);
-                    assert_eq!(assert_exact("whole numbers", vec![0.0; 3], &e), [exact; 2]);
-                }
+            (0..d).map(value).collect::<Vec<f32>>()
+        };
+        let (farther, nearer) = (with(0.7 * 2f32.powi(-26), 4), with(2f32.powi(-26), 1));
+        let exact = AssignStats { exact: 5, ..AssignStats::default() };
+        let stats = assert_exact("f64", vec![0.0; d], &symmetric(&[farther, nearer]));
+        assert_eq!(stats, [exact; 2]);
+        // Whole numbers whose sums of squares are 2^54 + 1 and 2^54, or 2^53 + 1 and 2^53, which f64 takes for equals;
+        // the farther one comes first. In steps of 1 and of the smallest f32, a subnormal.
+        for step in [1.0, f32::from_bits(1)] {
+            let [large, less] = [2f32.powi(27) * step, 2f32.powi(26) * step];
+            for [farther, nearer] in [[[large, 0.0, step], [large, 0.0, 0.0]], [[less, less, step], [less, less, 0.0]]]
+            {
+                let e = symmetric(&[farther.to_vec(), nearer.to_vec()]);
+                assert_eq!(assert_exact("whole numbers", vec![0.0; 3], &e), [exact; 2]);
             }
-        });
-    }
+        }
+    });
 }
 
 #[test]
 fn rows_are_counted_by_what_settled_them() {
-    for machine in machines() {
-        machine.pass("rows_are_counted_by_what_settled_them", || {
-            let none = AssignStats::default();
-            let far_apart = symmetric(&[vec![4.0, 0.0], vec![0.0, 4.0]]);
-            let stats = assert_exact("by the score", vec![3.0, 1.0], &far_apart);
-            assert_eq!(stats[0], AssignStats { first: 5, ..none });
-            // Scores are off by more than the two differ, direct differences are not.
-            let side_by_side = symmetric(&[vec![1000.0, 0.015625], vec![1000.0, -0.015625]]);
-            let stats = assert_exact("by direct f32 sums", vec![1000.0, -0.0078125], &side_by_side);
-            assert_eq!(stats, [AssignStats { second: 5, ..none }, AssignStats { f64: 5, ..none }]);
-            // These differ by 2^-28 of themselves.
-            let nearly_equal = symmetric(&[vec![1.0, 2f32.powi(-14)], vec![1.0, 0.0]]);
-            let stats = assert_exact("by f64 sums", vec![0.5, 0.0], &nearly_equal);
-            assert_eq!(stats, [AssignStats { f64: 5, ..none }; 2]);
-            let stats = assert_exact("by exact sums", vec![0.0, 0.0], &far_apart);
-            assert_eq!(stats[0], AssignStats { exact: 5, ..none });
-        });
-    }
+    pass_on_each(machines(), "rows_are_counted_by_what_settled_them", || {
+        let none = AssignStats::default();
+        let far_apart = symmetric(&[vec![4.0, 0.0], vec![0.0, 4.0]]);
+        let stats = assert_exact("by the score", vec![3.0, 1.0], &far_apart);
+        assert_eq!(stats[0], AssignStats { first: 5, ..none });
+        // Scores are off by more than the two differ, direct differences are not.
+        let side_by_side = symmetric(&[vec![1000.0, 0.015625], vec![1000.0, -0.015625]]);
+        let stats = assert_exact("by direct f32 sums", vec![1000.0, -0.0078125], &side_by_side);
+        assert_eq!(stats, [AssignStats { second: 5, ..none }, AssignStats { f64: 5, ..none }]);
+        // These differ by 2^-28 of themselves.
+        let nearly_equal = symmetric(&[vec![1.0, 2f32.powi(-14)], vec![1.0, 0.0]]);
+        let stats = assert_exact("by f64 sums", vec![0.5, 0.0], &nearly_equal);
+        assert_eq!(stats, [AssignStats { f64: 5, ..none }; 2]);
+        let stats = assert_exact("by exact sums", vec![0.0, 0.0], &far_apart);
+        assert_eq!(stats[0], AssignStats { exact: 5, ..none });
+    });
 }
 
 #[test]
 fn codewords_that_are_split_among_blocks_settle_what_they_settle_together() {
-    for machine in machines() {
-        machine.set("CHECK", 0).pass("codewords_that_are_split_among_blocks_settle_what_they_settle_together", || {
-            let mut numbers = Numbers::new(92);
-            let (n, k, d) = (100, 700, 20);
-            let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
-            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
-            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
-            assert_same_labels("split", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
-            // A codeword that two blocks had seen would be its own rival.
-            assert!(got.stats.first >= 80, "{:?}", got.stats);
-        });
-    }
+    let machines = machines().map(|machine| machine.set("CHECK", 0));
+    pass_on_each(machines, "codewords_that_are_split_among_blocks_settle_what_they_settle_together", || {
+        let mut numbers = Numbers::new(92);
+        let (n, k, d) = (100, 700, 20);
+        let (x, e) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(k * d), k, d));
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+        assert_same_labels("split", &got.labels, &reference::nearest(x.view(), e.view()).0, 1);
+        // A codeword that two blocks had seen would be its own rival.
+        assert!(got.stats.first >= 80, "{:?}", got.stats);
+    });
 }
 
 #[test]
 fn a_block_takes_several_tiles_of_codewords_where_rows_are_many() {
-    for machine in machines() {
-        machine.set("CHECK", 0).pass("a_block_takes_several_tiles_of_codewords_where_rows_are_many", || {
-            // As many tiles of 128 rows as the card has places for blocks, more or less: nothing is left to split. Three
-            // tiles of codewords, of two stages of tensor cores each.
-            let mut numbers = Numbers::new(93);
-            let (n, few, k, d) = (110 * 128 + 5, 37, 260, 40);
-            let rows = numbers.gaussians(few * d);
-            let x = matrix(rows.iter().copied().cycle().take(n * d).collect(), n, d);
-            let e = matrix(numbers.gaussians(k * d), k, d);
-            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
-            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
-            let (labels, sq_distances) = reference::nearest(matrix(rows, few, d).view(), e.view());
-            let labels: Vec<u32> = labels.into_iter().cycle().take(n).collect();
-            assert_same_labels("many rows", &got.labels, &labels, 1);
-            let sq_distances: Vec<f32> = sq_distances.into_iter().cycle().take(n).collect();
-            assert_same_bits("many rows", &got.sq_distances, &sq_distances);
-            assert!(got.stats.first as usize >= n * 3 / 4, "{:?}", got.stats);
-        });
-    }
+    let machines = machines().map(|machine| machine.set("CHECK", 0));
+    pass_on_each(machines, "a_block_takes_several_tiles_of_codewords_where_rows_are_many", || {
+        // As many tiles of 128 rows as the card has places for blocks, more or less: nothing is left to split. Three
+        // tiles of codewords, of two stages of tensor cores each.
+        let mut numbers = Numbers::new(93);
+        let (n, few, k, d) = (110 * 128 + 5, 37, 260, 40);
+        let rows = numbers.gaussians(few * d);
+        let x = matrix(rows.iter().copied().cycle().take(n * d).collect(), n, d);
+        let e = matrix(numbers.gaussians(k * d), k, d);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+        let (labels, sq_distances) = reference::nearest(matrix(rows, few, d).view(), e.view());
+        let labels: Vec<u32> = labels.into_iter().cycle().take(n).collect();
+        assert_same_labels("many rows", &got.labels, &labels, 1);
+        let sq_distances: Vec<f32> = sq_distances.into_iter().cycle().take(n).collect();
+        assert_same_bits("many rows", &got.sq_distances, &sq_distances);
+        assert!(got.stats.first as usize >= n * 3 / 4, "{:?}", got.stats);
+    });
 }
 
 #[test]
 fn fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest() {
-    for machine in machines() {
-        machine.pass("fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest", || {
-            // The difference from the mean, -2.5e38, overflows.
-            let (x, e) = (matrix(vec![3e38f32, 0.0], 1, 2), [-3e38f32, -2.5e38, -2e38, -2.6e38, -2.4e38]);
-            let e = matrix(e.iter().flat_map(|&v| [v, 0.0]).collect(), 5, 2);
-            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
-            let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
-            assert_eq!(assign(x.view(), &codebook, options).unwrap().labels, [2]);
-            for r in 1..=5 {
-                assert_eq!(top_k(x.view(), &codebook, r, options).unwrap().labels, [2, 4, 1, 3, 0][..r]);
-            }
-        });
-    }
+    pass_on_each(machines(), "fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest", || {
+        // The difference from the mean, -2.5e38, overflows.
+        let (x, e) = (matrix(vec![3e38f32, 0.0], 1, 2), [-3e38f32, -2.5e38, -2e38, -2.6e38, -2.4e38]);
+        let e = matrix(e.iter().flat_map(|&v| [v, 0.0]).collect(), 5, 2);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
+        assert_eq!(assign(x.view(), &codebook, options).unwrap().labels, [2]);
+        for r in 1..=5 {
+            assert_eq!(top_k(x.view(), &codebook, r, options).unwrap().labels, [2, 4, 1, 3, 0][..r]);
+        }
+    });
 }
 
 #[test]
@@ -274,21 +259,19 @@ fn the_first_of_several_values_that_are_not_finite_is_named() {
             assert!(named, "{row}, {col}: {error}");
         }
     }
-    for machine in machines() {
-        machine.pass("the_first_of_several_values_that_are_not_finite_is_named", || {
-            let (n, d) = (20, 100);
-            let mut x = vec![1.0f32; n * d];
-            // From the end on: later rows, lower and higher columns of the same 32, and others.
-            for (row, col) in [(19, 0), (11, 99), (11, 98), (11, 66), (11, 34), (11, 40), (11, 3), (11, 2)] {
-                x[row * d + col] = f32::NAN;
-                if (row, col) < (11, 66) {
-                    assert_named(&matrix(x.clone(), n, d), row, x[row * d..].iter().position(|v| v.is_nan()).unwrap());
-                }
+    pass_on_each(machines(), "the_first_of_several_values_that_are_not_finite_is_named", || {
+        let (n, d) = (20, 100);
+        let mut x = vec![1.0f32; n * d];
+        // From the end on: later rows, lower and higher columns of the same 32, and others.
+        for (row, col) in [(19, 0), (11, 99), (11, 98), (11, 66), (11, 34), (11, 40), (11, 3), (11, 2)] {
+            x[row * d + col] = f32::NAN;
+            if (row, col) < (11, 66) {
+                assert_named(&matrix(x.clone(), n, d), row, x[row * d..].iter().position(|v| v.is_nan()).unwrap());
             }
-            assert_named(&matrix(x.iter().map(|&v| f16::from_f32(v)).collect(), n, d), 11, 2);
-            assert_named(&matrix(x.iter().map(|&v| bf16::from_f32(v)).collect(), n, d), 11, 2);
-        });
-    }
+        }
+        assert_named(&matrix(x.iter().map(|&v| f16::from_f32(v)).collect(), n, d), 11, 2);
+        assert_named(&matrix(x.iter().map(|&v| bf16::from_f32(v)).collect(), n, d), 11, 2);
+    });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use codeword::cuda::{self, Workspace};
 use codeword::{AssignOptions, Codebook, Device, Error, MatrixView, assign};
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, matrix, total};
 use filter::{assert_adversarial, assert_exact, assert_sizes, assert_types_and_fast, assert_wild_rows, gaussians, on};
-use simulated::Machine;
+use simulated::{Machine, pass_on_each};
 
 const DESIGN: &str = "CODEWORD_CUDA_GEMM";
 
@@ -30,64 +30,56 @@ fn without_cublas() -> [Machine; 2] {
 
 #[test]
 fn adversarial_data_and_golden_cases_by_cublas() {
-    for machine in with_cublas() {
-        machine.pass("adversarial_data_and_golden_cases_by_cublas", || {
-            assert_adversarial(&[(13, 33, 7), (67, 66, 3), (7, 130, 17)]);
-        });
-    }
+    pass_on_each(with_cublas(), "adversarial_data_and_golden_cases_by_cublas", || {
+        assert_adversarial(&[(13, 33, 7), (67, 66, 3), (7, 130, 17)]);
+    });
 }
 
 #[test]
 fn adversarial_data_without_cublas() {
-    for machine in without_cublas() {
-        machine.pass("adversarial_data_without_cublas", || {
-            // Two tiles of codewords, and rows on either side of a tile's edge.
-            for (n, k, d) in [(130, 7, 5), (5, 261, 9)] {
-                for case in cases::adversarial(n, k, d) {
-                    assert_exact(&case.name, case.x.view(), case.codewords.view());
-                }
+    pass_on_each(without_cublas(), "adversarial_data_without_cublas", || {
+        // Two tiles of codewords, and rows on either side of a tile's edge.
+        for (n, k, d) in [(130, 7, 5), (5, 261, 9)] {
+            for case in cases::adversarial(n, k, d) {
+                assert_exact(&case.name, case.x.view(), case.codewords.view());
             }
-        });
-    }
+        }
+    });
 }
 
 #[test]
 fn sizes_around_every_tile_of_either_design() {
-    for machine in with_cublas().into_iter().chain(without_cublas()) {
-        machine.pass("sizes_around_every_tile_of_either_design", || {
-            // Rows and codewords by 128, or by 32 and 128 beside cuBLAS; depth (two more than d) by 8, its chunks by 512.
-            let sizes = [
-                (1, 1, 1),
-                (2, 1, 3),
-                (1, 2, 1),
-                (3, 127, 5),
-                (31, 128, 6),
-                (33, 129, 7),
-                (127, 130, 13),
-                (128, 255, 14),
-                (129, 257, 15),
-                (257, 131, 2),
-                (6, 5, 509),
-                (5, 7, 510),
-                (4, 6, 511),
-                (7, 3, 514),
-                (3, 11, 1022),
-                (2, 9, 1500),
-            ];
-            assert_sizes(&mut Numbers::new(51), 1, &sizes);
-        });
-    }
+    pass_on_each(with_cublas().into_iter().chain(without_cublas()), "sizes_around_every_tile_of_either_design", || {
+        // Rows and codewords by 128, or by 32 and 128 beside cuBLAS; depth (two more than d) by 8, its chunks by 512.
+        let sizes = [
+            (1, 1, 1),
+            (2, 1, 3),
+            (1, 2, 1),
+            (3, 127, 5),
+            (31, 128, 6),
+            (33, 129, 7),
+            (127, 130, 13),
+            (128, 255, 14),
+            (129, 257, 15),
+            (257, 131, 2),
+            (6, 5, 509),
+            (5, 7, 510),
+            (4, 6, 511),
+            (7, 3, 514),
+            (3, 11, 1022),
+            (2, 9, 1500),
+        ];
+        assert_sizes(&mut Numbers::new(51), 1, &sizes);
+    });
 }
 
 #[test]
 fn codewords_of_several_runs_are_joined() {
     // A tile of cuBLAS has 2048 columns at most, and equal codewords of different runs compete by index; on the card of
     // 2 MB a run has fewer rows than the block.
-    for machine in with_cublas() {
-        machine.pass("codewords_of_several_runs_are_joined", || {
-            assert_sizes(&mut Numbers::new(52), 40, &[(70, 2049, 2), (45, 4500, 3)]);
-        });
-    }
+    pass_on_each(with_cublas(), "codewords_of_several_runs_are_joined", || {
+        assert_sizes(&mut Numbers::new(52), 40, &[(70, 2049, 2), (45, 4500, 3)]);
+    });
 }
 
 #[test]
@@ -103,23 +95,25 @@ fn our_own_kernel_takes_several_tiles_where_it_has_fewer_places() {
 
 #[test]
 fn duplicates_wild_rows_and_rows_that_are_not_finite() {
-    for machine in with_cublas().into_iter().chain(without_cublas()) {
-        machine.pass("duplicates_wild_rows_and_rows_that_are_not_finite", || {
+    pass_on_each(
+        with_cublas().into_iter().chain(without_cublas()),
+        "duplicates_wild_rows_and_rows_that_are_not_finite",
+        || {
             let mut numbers = Numbers::new(54);
             let (n, k, d) = (40, 150, 11);
             let few = gaussians(&mut numbers, 9, d);
             let copies = (0..k).flat_map(|j| few.view().row(j * j % 9).to_vec()).collect();
             assert_exact("duplicates", gaussians(&mut numbers, n, d).view(), matrix(copies, k, d).view());
             assert_wild_rows(&mut numbers);
-        });
-    }
+        },
+    );
 }
 
 #[test]
 fn sixteen_bit_rows_and_fast_labels() {
-    for machine in with_cublas() {
-        machine.pass("sixteen_bit_rows_and_fast_labels", || assert_types_and_fast(&mut Numbers::new(55), 1.0 + 1e-4));
-    }
+    pass_on_each(with_cublas(), "sixteen_bit_rows_and_fast_labels", || {
+        assert_types_and_fast(&mut Numbers::new(55), 1.0 + 1e-4);
+    });
 }
 
 #[test]
@@ -321,26 +315,24 @@ fn each_allocation_that_cublas_brings_may_be_refused() {
 
 #[test]
 fn vectors_on_the_device_are_scored_by_cublas_too() {
-    for machine in with_cublas() {
-        machine.pass("vectors_on_the_device_are_scored_by_cublas_too", || {
-            let mut numbers = Numbers::new(60);
-            let (n, k, d) = (75, 140, 9);
-            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-            let codebook = on(e.view());
-            let Device::Cuda(context) = codebook.device() else { panic!("it is on the device") };
-            let stream = context.cuda().new_stream().unwrap();
-            let on_device = stream.clone_htod(x.as_slice()).unwrap();
-            let mut labels = stream.alloc_zeros::<u32>(n).unwrap();
-            let mut sq_distances = stream.alloc_zeros::<f32>(n).unwrap();
-            // Blocks of 32 rows.
-            let mut workspace = Workspace::<f32>::new(&codebook, &stream, 32).unwrap();
-            let view = cuda::MatrixView::new(&on_device, n, d).unwrap();
-            workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
-            assert_eq!(total(workspace.check().unwrap()), n as u64);
-            let (expected, expected_distances) = reference::nearest(x.view(), e.view());
-            assert_same_labels("on the device", &stream.clone_dtoh(&labels).unwrap(), &expected, 1);
-            let got = stream.clone_dtoh(&sq_distances).unwrap();
-            assert_same_bits("on the device", &got, &expected_distances);
-        });
-    }
+    pass_on_each(with_cublas(), "vectors_on_the_device_are_scored_by_cublas_too", || {
+        let mut numbers = Numbers::new(60);
+        let (n, k, d) = (75, 140, 9);
+        let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+        let codebook = on(e.view());
+        let Device::Cuda(context) = codebook.device() else { panic!("it is on the device") };
+        let stream = context.cuda().new_stream().unwrap();
+        let on_device = stream.clone_htod(x.as_slice()).unwrap();
+        let mut labels = stream.alloc_zeros::<u32>(n).unwrap();
+        let mut sq_distances = stream.alloc_zeros::<f32>(n).unwrap();
+        // Blocks of 32 rows.
+        let mut workspace = Workspace::<f32>::new(&codebook, &stream, 32).unwrap();
+        let view = cuda::MatrixView::new(&on_device, n, d).unwrap();
+        workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+        assert_eq!(total(workspace.check().unwrap()), n as u64);
+        let (expected, expected_distances) = reference::nearest(x.view(), e.view());
+        assert_same_labels("on the device", &stream.clone_dtoh(&labels).unwrap(), &expected, 1);
+        let got = stream.clone_dtoh(&sq_distances).unwrap();
+        assert_same_bits("on the device", &got, &expected_distances);
+    });
 }

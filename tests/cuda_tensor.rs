@@ -13,7 +13,7 @@ use codeword::cuda::{self, Workspace};
 use codeword::{AssignOptions, Codebook, Device, Matrix, assign};
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, matrix, total};
 use filter::{assert_adversarial, assert_exact, assert_sizes, assert_types_and_fast, assert_wild_rows, gaussians, on};
-use simulated::Machine;
+use simulated::{Machine, pass_on_each};
 
 fn tensor() -> Machine {
     Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor")
@@ -34,52 +34,46 @@ fn scaled(x: &Matrix<f32>, by: f32) -> Matrix<f32> {
 
 #[test]
 fn adversarial_data_and_golden_cases_by_tensor_cores() {
-    for machine in machines() {
-        machine.pass("adversarial_data_and_golden_cases_by_tensor_cores", || {
-            assert_adversarial(&[(13, 33, 7), (130, 7, 5), (7, 130, 17)]);
-        });
-    }
+    pass_on_each(machines(), "adversarial_data_and_golden_cases_by_tensor_cores", || {
+        assert_adversarial(&[(13, 33, 7), (130, 7, 5), (7, 130, 17)]);
+    });
 }
 
 #[test]
 fn sizes_around_every_tile_and_stage() {
-    for machine in machines() {
-        machine.pass("sizes_around_every_tile_and_stage", || {
-            // Rows and codewords by 128, warps of 64 x 32; depth by 8, 16 and 32, and more stages than there is room for.
-            let sizes = [
-                (1, 2, 31),
-                (2, 3, 32),
-                (63, 31, 33),
-                (64, 32, 64),
-                (65, 33, 65),
-                (127, 127, 30),
-                (128, 128, 8),
-                (129, 129, 97),
-                (140, 255, 9),
-                (257, 131, 2),
-                (9, 257, 255),
-                (8, 5, 256),
-                (5, 7, 257),
-                (4, 9, 258),
-                (3, 4, 1025),
-            ];
-            assert_sizes(&mut Numbers::new(71), 1, &sizes);
-        });
-    }
+    pass_on_each(machines(), "sizes_around_every_tile_and_stage", || {
+        // Rows and codewords by 128, warps of 64 x 32; depth by 8, 16 and 32, and more stages than there is room for.
+        let sizes = [
+            (1, 2, 31),
+            (2, 3, 32),
+            (63, 31, 33),
+            (64, 32, 64),
+            (65, 33, 65),
+            (127, 127, 30),
+            (128, 128, 8),
+            (129, 129, 97),
+            (140, 255, 9),
+            (257, 131, 2),
+            (9, 257, 255),
+            (8, 5, 256),
+            (5, 7, 257),
+            (4, 9, 258),
+            (3, 4, 1025),
+        ];
+        assert_sizes(&mut Numbers::new(71), 1, &sizes);
+    });
 }
 
 #[test]
 fn every_small_dimension() {
-    for machine in machines() {
-        machine.pass("every_small_dimension", || {
-            let mut numbers = Numbers::new(72);
-            for d in 1..=20 {
-                let (n, k) = (21 + d, 45 - d);
-                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-                assert_exact(&format!("d = {d}"), x.view(), e.view());
-            }
-        });
-    }
+    pass_on_each(machines(), "every_small_dimension", || {
+        let mut numbers = Numbers::new(72);
+        for d in 1..=20 {
+            let (n, k) = (21 + d, 45 - d);
+            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+            assert_exact(&format!("d = {d}"), x.view(), e.view());
+        }
+    });
 }
 
 #[test]
@@ -106,168 +100,152 @@ fn most_ordinary_rows_are_certified_at_once_and_duplicates_do_not_matter() {
 
 #[test]
 fn scales_from_subnormal_to_huge() {
-    for machine in machines() {
-        machine.pass("scales_from_subnormal_to_huge", || {
-            let mut numbers = Numbers::new(74);
-            let (n, k, d) = (20, 30, 12);
-            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-            for (of_x, of_e) in [
-                (1e-42, 1e-42),
-                (1e-38, 1e-38),
-                (1e-22, 1e-22),
-                (1e-6, 1.0),
-                (1.0, 1e-6),
-                (1e-30, 1.0),
-                (1.0, 1e-30),
-                (1e4, 1.0),
-                (1e18, 1e18),
-                (6e37, 6e37),
-                (3e37, 1.0),
-                (1.0, 3e37),
-            ] {
-                assert_exact(&format!("{of_x:e} and {of_e:e}"), scaled(&x, of_x).view(), scaled(&e, of_e).view());
-            }
-        });
-    }
+    pass_on_each(machines(), "scales_from_subnormal_to_huge", || {
+        let mut numbers = Numbers::new(74);
+        let (n, k, d) = (20, 30, 12);
+        let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+        for (of_x, of_e) in [
+            (1e-42, 1e-42),
+            (1e-38, 1e-38),
+            (1e-22, 1e-22),
+            (1e-6, 1.0),
+            (1.0, 1e-6),
+            (1e-30, 1.0),
+            (1.0, 1e-30),
+            (1e4, 1.0),
+            (1e18, 1e18),
+            (6e37, 6e37),
+            (3e37, 1.0),
+            (1.0, 3e37),
+        ] {
+            assert_exact(&format!("{of_x:e} and {of_e:e}"), scaled(&x, of_x).view(), scaled(&e, of_e).view());
+        }
+    });
 }
 
 #[test]
 fn ties_and_near_ties_within_what_halves_can_tell() {
-    for machine in machines() {
-        machine.pass("ties_and_near_ties_within_what_halves_can_tell", || {
-            let mut numbers = Numbers::new(75);
-            let (n, d) = (30, 40);
-            let x = gaussians(&mut numbers, n, d);
-            // Codewords around the rows, in pairs that differ in the last bits of one component: f16 sees equals.
-            let mut e: Vec<f32> = Vec::new();
-            for i in 0..n {
-                let mut near: Vec<f32> = x.view().row(i).iter().map(|v| v + 0.01 * numbers.gaussian()).collect();
-                for step in [2, 1, 0, 3] {
-                    near[i % d] = cases::step(near[i % d], step);
-                    e.extend(&near);
-                }
+    pass_on_each(machines(), "ties_and_near_ties_within_what_halves_can_tell", || {
+        let mut numbers = Numbers::new(75);
+        let (n, d) = (30, 40);
+        let x = gaussians(&mut numbers, n, d);
+        // Codewords around the rows, in pairs that differ in the last bits of one component: f16 sees equals.
+        let mut e: Vec<f32> = Vec::new();
+        for i in 0..n {
+            let mut near: Vec<f32> = x.view().row(i).iter().map(|v| v + 0.01 * numbers.gaussian()).collect();
+            for step in [2, 1, 0, 3] {
+                near[i % d] = cases::step(near[i % d], step);
+                e.extend(&near);
             }
-            let stats = assert_exact("pairs", x.view(), matrix(e, 4 * n, d).view());
-            assert_eq!(stats.first, 0, "{stats:?}");
-            // Exact ties of different codewords, the lowest index last among equals of the kernel's order.
-            let e: Vec<f32> = (0..150)
-                .flat_map(|j| (0..d).map(move |t| if t == j % d { if j < d { 1.0 } else { -1.0 } } else { 0.0 }))
-                .collect();
-            assert_exact("ties", matrix(vec![0.0; 5 * d], 5, d).view(), matrix(e, 150, d).view());
-        });
-    }
+        }
+        let stats = assert_exact("pairs", x.view(), matrix(e, 4 * n, d).view());
+        assert_eq!(stats.first, 0, "{stats:?}");
+        // Exact ties of different codewords, the lowest index last among equals of the kernel's order.
+        let e: Vec<f32> = (0..150)
+            .flat_map(|j| (0..d).map(move |t| if t == j % d { if j < d { 1.0 } else { -1.0 } } else { 0.0 }))
+            .collect();
+        assert_exact("ties", matrix(vec![0.0; 5 * d], 5, d).view(), matrix(e, 150, d).view());
+    });
 }
 
 #[test]
 fn a_sum_that_loses_all_it_may_certifies_nothing_wrong() {
-    for machine in machines() {
-        machine.pass("a_sum_that_loses_all_it_may_certifies_nothing_wrong", || {
-            // All are f16 as they are. Each product but the first is just below what is kept beside the first: 3000 lost
-            // ones make the row's own codeword, at distance 0, look further away than an axis.
-            let d = 3000;
-            let small = (1.0 - 2f32.powi(-10)) / 4096.0;
-            let near = |sign: f32| (0..d).map(move |t| sign * if t == 0 { 1.0 } else { small });
-            let axis = |sign: f32| (0..d).map(move |t| if t == 0 { sign } else { 0.0 });
-            let e = axis(1.0).chain(axis(-1.0)).chain(near(-1.0)).chain(near(1.0)).collect();
-            let stats = assert_exact("lost products", matrix(near(1.0).collect(), 1, d).view(), matrix(e, 4, d).view());
-            assert_eq!(stats.first, 0, "{stats:?}");
-        });
-    }
+    pass_on_each(machines(), "a_sum_that_loses_all_it_may_certifies_nothing_wrong", || {
+        // All are f16 as they are. Each product but the first is just below what is kept beside the first: 3000 lost
+        // ones make the row's own codeword, at distance 0, look further away than an axis.
+        let d = 3000;
+        let small = (1.0 - 2f32.powi(-10)) / 4096.0;
+        let near = |sign: f32| (0..d).map(move |t| sign * if t == 0 { 1.0 } else { small });
+        let axis = |sign: f32| (0..d).map(move |t| if t == 0 { sign } else { 0.0 });
+        let e = axis(1.0).chain(axis(-1.0)).chain(near(-1.0)).chain(near(1.0)).collect();
+        let stats = assert_exact("lost products", matrix(near(1.0).collect(), 1, d).view(), matrix(e, 4, d).view());
+        assert_eq!(stats.first, 0, "{stats:?}");
+    });
 }
 
 #[test]
 fn rounding_rows_or_codewords_to_halves_certifies_nothing_wrong() {
-    for machine in machines() {
-        machine.pass("rounding_rows_or_codewords_to_halves_certifies_nothing_wrong", || {
-            let (d, ulp) = (64, 2f32.powi(-10));
-            // A row that stands square on the codewords 1 and -1 but for what rounding takes away, all of it on the side of
-            // 1, and one component on the other side: as halves the row lies nearer to -1.
-            let row = |t: usize| match t {
-                0 => 1.0 - 4.0 * ulp,
-                t if t % 2 == 0 => 1.0 + 0.45 * ulp,
-                _ => -1.0 + 0.22 * ulp,
-            };
-            for sign in [1.0, -1.0] {
-                let e = [sign, -sign].iter().flat_map(|&side| vec![side; d]).collect();
-                let stats =
-                    assert_exact("rounded row", matrix((0..d).map(row).collect(), 1, d).view(), matrix(e, 2, d).view());
-                assert_eq!(stats.first, 0, "{stats:?}");
-            }
-            let up = ulp / 2.0;
-            let vector = |by: f32| (0..d).map(move |t| if t % 2 == 0 { 1.0 + by } else { -1.0 - by });
-            // Codewords that round onto each other's side of a row that is a half.
-            for by in [up * 0.9, up * 1.1] {
-                let e = vector(by)
-                    .chain(vector(3.0 * up))
-                    .chain(vector(by).map(|v| -v))
-                    .chain(vector(3.0 * up).map(|v| -v));
-                let x = vector(2.0 * up).chain(vector(0.0)).collect();
-                assert_exact("rounded codewords", matrix(x, 2, d).view(), matrix(e.collect(), 4, d).view());
-            }
-        });
-    }
+    pass_on_each(machines(), "rounding_rows_or_codewords_to_halves_certifies_nothing_wrong", || {
+        let (d, ulp) = (64, 2f32.powi(-10));
+        // A row that stands square on the codewords 1 and -1 but for what rounding takes away, all of it on the side of
+        // 1, and one component on the other side: as halves the row lies nearer to -1.
+        let row = |t: usize| match t {
+            0 => 1.0 - 4.0 * ulp,
+            t if t % 2 == 0 => 1.0 + 0.45 * ulp,
+            _ => -1.0 + 0.22 * ulp,
+        };
+        for sign in [1.0, -1.0] {
+            let e = [sign, -sign].iter().flat_map(|&side| vec![side; d]).collect();
+            let stats =
+                assert_exact("rounded row", matrix((0..d).map(row).collect(), 1, d).view(), matrix(e, 2, d).view());
+            assert_eq!(stats.first, 0, "{stats:?}");
+        }
+        let up = ulp / 2.0;
+        let vector = |by: f32| (0..d).map(move |t| if t % 2 == 0 { 1.0 + by } else { -1.0 - by });
+        // Codewords that round onto each other's side of a row that is a half.
+        for by in [up * 0.9, up * 1.1] {
+            let e =
+                vector(by).chain(vector(3.0 * up)).chain(vector(by).map(|v| -v)).chain(vector(3.0 * up).map(|v| -v));
+            let x = vector(2.0 * up).chain(vector(0.0)).collect();
+            assert_exact("rounded codewords", matrix(x, 2, d).view(), matrix(e.collect(), 4, d).view());
+        }
+    });
 }
 
 #[test]
 fn wild_rows_and_rows_that_are_not_finite() {
-    for machine in machines() {
-        machine.pass("wild_rows_and_rows_that_are_not_finite", || assert_wild_rows(&mut Numbers::new(76)));
-    }
+    pass_on_each(machines(), "wild_rows_and_rows_that_are_not_finite", || assert_wild_rows(&mut Numbers::new(76)));
 }
 
 #[test]
 fn sixteen_bit_rows_and_fast_labels() {
-    for machine in machines() {
+    pass_on_each(machines(), "sixteen_bit_rows_and_fast_labels", || {
         // Rounding to f16 moves a score by about 2^-11 of the norms, which are near the distance here.
-        machine.pass("sixteen_bit_rows_and_fast_labels", || assert_types_and_fast(&mut Numbers::new(77), 1.0 + 1e-2));
-    }
+        assert_types_and_fast(&mut Numbers::new(77), 1.0 + 1e-2);
+    });
 }
 
 #[test]
 fn codewords_are_split_where_rows_are_few_and_joined_in_the_order_of_their_labels() {
-    for machine in machines() {
-        machine.pass("codewords_are_split_where_rows_are_few_and_joined_in_the_order_of_their_labels", || {
-            let mut numbers = Numbers::new(78);
-            for (n, k, d) in [(3, 1500, 2), (140, 700, 3)] {
-                let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
-                assert_exact(&format!("{n} x {k} x {d}"), x.view(), e.view());
-                let (x, e) = (matrix(numbers.integers(n * d, 9), n, d), matrix(numbers.integers(k * d, 9), k, d));
-                assert_exact(&format!("{n} x {k} x {d}, integers"), x.view(), e.view());
-            }
-        });
-    }
+    pass_on_each(machines(), "codewords_are_split_where_rows_are_few_and_joined_in_the_order_of_their_labels", || {
+        let mut numbers = Numbers::new(78);
+        for (n, k, d) in [(3, 1500, 2), (140, 700, 3)] {
+            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+            assert_exact(&format!("{n} x {k} x {d}"), x.view(), e.view());
+            let (x, e) = (matrix(numbers.integers(n * d, 9), n, d), matrix(numbers.integers(k * d, 9), k, d));
+            assert_exact(&format!("{n} x {k} x {d}, integers"), x.view(), e.view());
+        }
+    });
 }
 
 #[test]
 fn a_workspace_takes_vectors_on_the_device_and_other_codebooks() {
-    for machine in
-        machines().into_iter().chain(["simt", "cublas"].map(|it| Machine::new().variable("CODEWORD_CUDA_GEMM", it)))
-    {
-        machine.pass("a_workspace_takes_vectors_on_the_device_and_other_codebooks", || {
-            let mut numbers = Numbers::new(79);
-            let (n, d) = (75, 9);
-            let x = gaussians(&mut numbers, n, d);
-            let books: Vec<Matrix<f32>> = [100, 100, 600, 40].map(|k| gaussians(&mut numbers, k, d)).into();
-            let first = on(books[0].view());
-            let Device::Cuda(context) = first.device() else { panic!("it is on the device") };
-            let stream = context.cuda().new_stream().unwrap();
-            let on_device = stream.clone_htod(x.as_slice()).unwrap();
-            let mut labels = stream.alloc_zeros::<u32>(n).unwrap();
-            let mut sq_distances = stream.alloc_zeros::<f32>(n).unwrap();
-            // Blocks of 32 rows.
-            let mut workspace = Workspace::<f32>::new(&first, &stream, 32).unwrap();
-            for e in &books {
-                workspace.set_codebook(&on(e.view())).unwrap();
-                let view = cuda::MatrixView::new(&on_device, n, d).unwrap();
-                workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
-                assert_eq!(total(workspace.check().unwrap()), n as u64);
-                let (expected, expected_distances) = reference::nearest(x.view(), e.view());
-                assert_same_labels("on the device", &stream.clone_dtoh(&labels).unwrap(), &expected, 1);
-                let got = stream.clone_dtoh(&sq_distances).unwrap();
-                assert_same_bits("on the device", &got, &expected_distances);
-            }
-        });
-    }
+    let designs = ["simt", "cublas"].map(|it| Machine::new().variable("CODEWORD_CUDA_GEMM", it));
+    let machines = machines().into_iter().chain(designs);
+    pass_on_each(machines, "a_workspace_takes_vectors_on_the_device_and_other_codebooks", || {
+        let mut numbers = Numbers::new(79);
+        let (n, d) = (75, 9);
+        let x = gaussians(&mut numbers, n, d);
+        let books: Vec<Matrix<f32>> = [100, 100, 600, 40].map(|k| gaussians(&mut numbers, k, d)).into();
+        let first = on(books[0].view());
+        let Device::Cuda(context) = first.device() else { panic!("it is on the device") };
+        let stream = context.cuda().new_stream().unwrap();
+        let on_device = stream.clone_htod(x.as_slice()).unwrap();
+        let mut labels = stream.alloc_zeros::<u32>(n).unwrap();
+        let mut sq_distances = stream.alloc_zeros::<f32>(n).unwrap();
+        // Blocks of 32 rows.
+        let mut workspace = Workspace::<f32>::new(&first, &stream, 32).unwrap();
+        for e in &books {
+            workspace.set_codebook(&on(e.view())).unwrap();
+            let view = cuda::MatrixView::new(&on_device, n, d).unwrap();
+            workspace.assign(view, AssignOptions::default(), &mut labels, &mut sq_distances).unwrap();
+            assert_eq!(total(workspace.check().unwrap()), n as u64);
+            let (expected, expected_distances) = reference::nearest(x.view(), e.view());
+            assert_same_labels("on the device", &stream.clone_dtoh(&labels).unwrap(), &expected, 1);
+            let got = stream.clone_dtoh(&sq_distances).unwrap();
+            assert_same_bits("on the device", &got, &expected_distances);
+        }
+    });
 }
 
 /// The kernels of the filter pass that a machine launches to assign 1024 rows to 512 codewords of 128 dimensions, and how

@@ -114,7 +114,7 @@ impl Machine {
     /// In a test function: runs the test of this name again in a child process that sees this machine, where `body`
     /// runs and which then ends. Returns what the child wrote and how it ended.
     pub fn run(&self, test: &str, body: impl FnOnce()) -> Output {
-        if std::env::var_os(CHILD).is_some_and(|name| name == test) {
+        if is_child(test) {
             body();
             std::process::exit(0);
         }
@@ -201,6 +201,24 @@ impl Machine {
         };
         root(setting("CHECK").as_deref() != Some("0"), kernels).join(name)
     }
+}
+
+/// [`Machine::pass`] on each of `machines`, side by side.
+pub fn pass_on_each(machines: impl IntoIterator<Item = Machine>, test: &str, body: impl Fn() + Sync) {
+    let machines: Vec<Machine> = machines.into_iter().collect();
+    // In a child, the first runs `body` and ends the process.
+    if is_child(test) || machines.iter().any(Machine::is_real) {
+        return machines.iter().for_each(|machine| machine.pass(test, &body));
+    }
+    std::thread::scope(|scope| {
+        for machine in &machines {
+            scope.spawn(|| machine.pass(test, &body));
+        }
+    });
+}
+
+fn is_child(test: &str) -> bool {
+    std::env::var_os(CHILD).is_some_and(|name| name == test)
 }
 
 /// The command line tool. Cargo names it when a test starts; on a machine without cargo, what starts the test does.
