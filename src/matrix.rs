@@ -30,7 +30,31 @@ pub trait Element: sealed::Sealed + bytemuck::Pod + PartialEq + std::fmt::Debug 
         Self::widen(src, buffer);
         buffer
     }
+    #[doc(hidden)]
+    fn any(view: MatrixView<'_, Self>) -> AnyView<'_>;
 }
+
+/// A view whose element type is a value. The operations go through it where they stop being generic, so that what lies
+/// behind is compiled once, with this crate, and not with every program that calls them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum AnyView<'a> {
+    F32(MatrixView<'a, f32>),
+    F16(MatrixView<'a, f16>),
+    Bf16(MatrixView<'a, bf16>),
+}
+
+/// `$work` on the view that `$any` holds, `$view`, of whatever element type.
+macro_rules! on_view {
+    ($any:expr, $view:ident => $work:expr) => {
+        match $any {
+            crate::matrix::AnyView::F32($view) => $work,
+            crate::matrix::AnyView::F16($view) => $work,
+            crate::matrix::AnyView::Bf16($view) => $work,
+        }
+    };
+}
+pub(crate) use on_view;
 
 /// An element type as a value, for messages and plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +97,9 @@ impl Element for f32 {
     fn as_f32<'a>(src: &'a [f32], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
         src
     }
+    fn any(view: MatrixView<'_, Self>) -> AnyView<'_> {
+        AnyView::F32(view)
+    }
 }
 
 impl Element for f16 {
@@ -84,12 +111,18 @@ impl Element for f16 {
         // The crate's own conversion uses F16C or NEON where the machine has it.
         half::slice::HalfFloatSliceExt::convert_to_f32_slice(src, dst);
     }
+    fn any(view: MatrixView<'_, Self>) -> AnyView<'_> {
+        AnyView::F16(view)
+    }
 }
 
 impl Element for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
     fn to_f32(self) -> f32 {
         bf16::to_f32(self)
+    }
+    fn any(view: MatrixView<'_, Self>) -> AnyView<'_> {
+        AnyView::Bf16(view)
     }
 }
 

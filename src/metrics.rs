@@ -105,7 +105,7 @@ impl MetricsSum {
         if let Some(position) = bad {
             return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
         }
-        for (&label, (energy, error)) in labels.iter().zip(sq_sums(x, labels, &self.codebook)?) {
+        for (&label, (energy, error)) in labels.iter().zip(sq_sums(T::any(x), labels, &self.codebook)?) {
             if label == SENTINEL {
                 self.skipped += 1;
             } else {

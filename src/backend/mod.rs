@@ -2,6 +2,7 @@
 //! hands over to the device of the codebook. Nothing above this module knows which device that is, and nothing
 //! below it knows what a quantizer is.
 
+mod assignment;
 pub(crate) mod cpu;
 pub mod cuda;
 #[doc(hidden)]
@@ -12,100 +13,13 @@ mod sums;
 
 use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
-use crate::matrix::{Element, Matrix, MatrixView};
+use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
+pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
 pub use sums::Sums;
 
 /// The label of a row that holds a NaN or an infinity, under [`NonFinite::Sentinel`]. Decodes to a row of NaN.
 pub const SENTINEL: u32 = u32::MAX;
-
-/// How labels are decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// The nearest codeword of the real numbers, certified; ties to the lowest index. The same on every device.
-    #[default]
-    Exact,
-    /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device. On the
-    /// CPU that pass is f32, so that [`Precision::Exact`] is the faster of the two up to 16 dimensions, and with
-    /// [`Isa::Avx512Bf16`].
-    Fast,
-}
-
-/// What happens to a row that holds a NaN or an infinity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NonFinite {
-    /// The call fails with [`Error::NonFinite`] naming the first such row.
-    #[default]
-    Error,
-    /// The row's labels are [`SENTINEL`] and its distances NaN.
-    Sentinel,
-}
-
-/// Options of [`assign`] and [`top_k`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AssignOptions {
-    /// How labels are decided.
-    pub precision: Precision,
-    /// What happens to a row that holds a NaN or an infinity.
-    pub non_finite: NonFinite,
-}
-
-/// How many rows each tier settled: the price of exactness, seen. Unlike labels and distances, these counts may differ
-/// from device to device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AssignStats {
-    /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows that the pass can
-    /// score without overflow).
-    pub first: u64,
-    /// Rows settled by the second look, direct f32 sums over the remaining candidates.
-    pub second: u64,
-    /// Rows settled by direct f64 sums.
-    pub f64: u64,
-    /// Rows that needed the exact sign, real-number ties among them.
-    pub exact: u64,
-}
-
-impl std::ops::Add for AssignStats {
-    type Output = Self;
-    fn add(self, other: Self) -> Self {
-        AssignStats {
-            first: self.first + other.first,
-            second: self.second + other.second,
-            f64: self.f64 + other.f64,
-            exact: self.exact + other.exact,
-        }
-    }
-}
-
-impl std::ops::AddAssign for AssignStats {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
-    }
-}
-
-/// The nearest codeword of every row, and how far it is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Assignment {
-    /// Index of the nearest codeword, one per row.
-    pub labels: Vec<u32>,
-    /// Squared Euclidean distance to it: the real number rounded to the nearest f32. One per row.
-    pub sq_distances: Vec<f32>,
-    /// How many rows each tier settled.
-    pub stats: AssignStats,
-}
-
-/// The r nearest codewords of every row, nearest first, equal distances by index.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TopK {
-    /// Codewords per row.
-    pub r: usize,
-    /// `[n, r]` row-major.
-    pub labels: Vec<u32>,
-    /// `[n, r]` row-major; each the real squared distance rounded to the nearest f32.
-    pub sq_distances: Vec<f32>,
-    /// How many rows each tier settled.
-    pub stats: AssignStats,
-}
 
 /// The nearest codeword of every row of `x`, `[n, d]`, and the squared distance to it.
 ///
@@ -153,12 +67,27 @@ pub fn assign_into<T: Element>(
     check_columns(OP, x.cols(), codebook)?;
     check_len(OP, "labels", x.rows(), labels.len())?;
     check_len(OP, "distances", x.rows(), sq_distances.len())?;
+    let outcome = assign_any(T::any(x), codebook, options, labels, sq_distances)?;
+    outcome.map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))
+}
+
+/// The first row that is not finite, where that is an error, in place of an outcome.
+type OrRow<T> = std::result::Result<T, usize>;
+
+fn assign_any(
+    x: AnyView<'_>,
+    codebook: &Codebook,
+    options: AssignOptions,
+    labels: &mut [u32],
+    sq_distances: &mut [f32],
+) -> Result<OrRow<AssignStats>> {
     match codebook.placed() {
-        Placed::Cpu(host) => host.assign(x, options, labels, sq_distances),
+        Placed::Cpu(host) => Ok(on_view!(x, x => host.assign(x, options, labels, sq_distances))),
         #[cfg(feature = "cuda")]
-        Placed::Cuda(resident) => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances)?,
+        Placed::Cuda(resident) => {
+            on_view!(x, x => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances))
+        }
     }
-    .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))
 }
 
 /// The `r` nearest codewords of every row of `x`, nearest first, equal distances by index.
@@ -190,17 +119,29 @@ pub fn top_k<T: Element>(x: MatrixView<'_, T>, codebook: &Codebook, r: usize, op
     check_r(OP, r, codebook.k())?;
     let len = checked_len(OP, x.rows(), r)?;
     let (mut labels, mut sq_distances) = (vec![0; len], vec![0.0; len]);
-    let stats = match codebook.placed() {
+    let outcome = top_k_any(T::any(x), codebook, r, options, &mut labels, &mut sq_distances)?;
+    let stats = outcome.map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))?;
+    Ok(TopK { r, labels, sq_distances, stats })
+}
+
+fn top_k_any(
+    x: AnyView<'_>,
+    codebook: &Codebook,
+    r: usize,
+    options: AssignOptions,
+    labels: &mut [u32],
+    sq_distances: &mut [f32],
+) -> Result<OrRow<AssignStats>> {
+    match codebook.placed() {
         Placed::Cpu(host) => {
-            cpu::top_k::top_k(x, host.codewords.view(), host.panels(), r, options, &mut labels, &mut sq_distances)
+            let (codewords, panels) = (host.codewords.view(), host.panels());
+            Ok(on_view!(x, x => cpu::top_k::top_k(x, codewords, panels, r, options, labels, sq_distances)))
         }
         #[cfg(feature = "cuda")]
         Placed::Cuda(resident) => {
-            cuda::streamed::top_k::top_k(x, resident, r, options, &mut labels, &mut sq_distances)?
+            on_view!(x, x => cuda::streamed::top_k::top_k(x, resident, r, options, labels, sq_distances))
         }
     }
-    .map_err(|row| non_finite(OP, x, row, SENTINEL_WAY_OUT))?;
-    Ok(TopK { r, labels, sq_distances, stats })
 }
 
 /// The squared Euclidean distance of every row of `x`, `[n, d]`, to every codeword, `[k, d]`: a matrix, `[n, k]`.
@@ -250,14 +191,21 @@ pub fn pairwise_sq_l2_into<T: Element>(
     const OP: &str = "pairwise_sq_l2";
     check_columns(OP, x.cols(), codebook)?;
     check_len(OP, "distances", checked_len(OP, x.rows(), codebook.k())?, out.len())?;
+    let outcome = pairwise_sq_l2_any(T::any(x), codebook, precision, out)?;
+    outcome.map_err(|row| non_finite(OP, x, row, "remove the vector"))
+}
+
+fn pairwise_sq_l2_any(x: AnyView<'_>, codebook: &Codebook, precision: Precision, out: &mut [f32]) -> Result<OrRow<()>> {
     match codebook.placed() {
         Placed::Cpu(host) => {
-            cpu::pairwise_sq_l2::pairwise_sq_l2(x, host.codewords.view(), host.panels(), precision, out)
+            let (codewords, panels) = (host.codewords.view(), host.panels());
+            Ok(on_view!(x, x => cpu::pairwise_sq_l2::pairwise_sq_l2(x, codewords, panels, precision, out)))
         }
         #[cfg(feature = "cuda")]
-        Placed::Cuda(resident) => cuda::streamed::pairwise_sq_l2::pairwise_sq_l2(x, resident, precision, out)?,
+        Placed::Cuda(resident) => {
+            on_view!(x, x => cuda::streamed::pairwise_sq_l2::pairwise_sq_l2(x, resident, precision, out))
+        }
     }
-    .map_err(|row| non_finite(OP, x, row, "remove the vector"))
 }
 
 /// The codewords of `codes`, `[n, d]`. [`SENTINEL`] gives a row of NaN.
@@ -343,18 +291,19 @@ pub fn accumulate<T: Element>(x: MatrixView<'_, T>, labels: &[u32], weights: Opt
     if let Some(position) = labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
         return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
     }
-    Ok(cpu::accumulate::accumulate(x, labels, weights, k, Isa::selected()?))
+    Ok(accumulate_any(T::any(x), labels, weights, k, Isa::selected()?))
+}
+
+fn accumulate_any(x: AnyView<'_>, labels: &[u32], weights: Option<&[f32]>, k: usize, isa: Isa) -> Sums {
+    on_view!(x, x => cpu::accumulate::accumulate(x, labels, weights, k, isa))
 }
 
 /// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
 /// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
-pub(crate) fn sq_sums<T: Element>(
-    x: MatrixView<'_, T>,
-    labels: &[u32],
-    codebook: &Codebook,
-) -> Result<Vec<(f64, f64)>> {
+pub(crate) fn sq_sums(x: AnyView<'_>, labels: &[u32], codebook: &Codebook) -> Result<Vec<(f64, f64)>> {
     // On any device: the rows are in host memory, and one pass over them there costs less than the way to the device.
-    Ok(cpu::sq_sums::sq_sums(x, codebook.codewords()?, labels))
+    let codewords = codebook.codewords()?;
+    Ok(on_view!(x, x => cpu::sq_sums::sq_sums(x, codewords, labels)))
 }
 
 const SENTINEL_WAY_OUT: &str = "remove the vector, or ask for sentinel codes";
