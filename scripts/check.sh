@@ -117,8 +117,13 @@ aarch64() {
     scripts/aarch64.sh
 }
 
+# In one tree with another crate that uses cudarc.
+coexist() {
+    scripts/coexist.sh
+}
+
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only kernels package sample fuzz aarch64)
+[ ${#steps[@]} -gt 0 ] || steps=(format lint docs msrv every_isa library_only kernels package coexist sample fuzz aarch64)
 target="$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
 trap '[ $? -eq 0 ] || echo "check: $step FAILED after $((SECONDS - start)) s" >&2' EXIT
 for step in "${steps[@]}"; do

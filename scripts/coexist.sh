@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A program that uses codeword and candle-core with its feature `cuda` builds as one tree: both take the same cudarc,
 # whose features add up to a set that compiles, so values of its types pass from one to the other. Shows it by
-# `cargo check` of such a program. Not part of scripts/check.sh: it fetches candle from the registry and checks two
-# hundred packages (a minute on two cores at the first run).
+# `cargo check` of such a program, for which it fetches candle from the registry and checks two hundred packages (a
+# minute on two cores at the first run).
 #
 # candle-kernels wants an nvcc, and cargo check reads nothing of what that makes; so a stand-in serves, which writes
 # files without kernels, and neither a toolkit nor a GPU is needed. What this does not show: that candle's own kernels
@@ -25,7 +25,7 @@ edition = "2024"
 
 [dependencies]
 codeword = { path = "$repository", default-features = false, features = ["cuda"] }
-candle-core = { version = "0.11", default-features = false, features = ["cuda"] }
+candle-core = { version = "=0.11.1", default-features = false, features = ["cuda"] }
 TOML
 cat >"$tree/src/main.rs" <<'RUST'
 use candle_core::cuda_backend::cudarc::driver::CudaSlice as OfCandle;

@@ -30,10 +30,22 @@ pub fn library() -> &'static std::result::Result<String, Missing> {
 const SYMBOLS: [&str; 5] =
     ["cublasCreate_v2", "cublasDestroy_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmEx"];
 
+/// File names of the library, in the order in which cudarc tries them, but for names that nobody ships. Its own list is
+/// not there in a build where another crate makes it link CUDA.
+#[cfg(feature = "cuda")]
+fn names() -> [String; 4] {
+    let major = cudarc::driver::sys::CUDA_VERSION / 1000;
+    if cfg!(windows) {
+        ["cublas.dll".into(), format!("cublas64_{major}.dll"), "cublas64_12.dll".into(), "cublas64_11.dll".into()]
+    } else {
+        ["libcublas.so".into(), format!("libcublas.so.{major}"), "libcublas.so.12".into(), "libcublas.so.11".into()]
+    }
+}
+
 /// Opens the library that cudarc would open, which panics where there is none or where it lacks a symbol.
 #[cfg(feature = "cuda")]
 fn look_up() -> std::result::Result<String, Missing> {
-    for name in cudarc::get_lib_name_candidates("cublas") {
+    for name in names() {
         // SAFETY: loading runs the initialisers of cuBLAS, which every program that uses it runs; no symbol is called
         // through this handle.
         let Ok(library) = (unsafe { libloading::Library::new(&name) }) else { continue };
