@@ -358,3 +358,41 @@ fn scores_have_the_bits_of_the_order_in_their_header() {
         }
     });
 }
+
+#[test]
+fn sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width() {
+    Machine::new().pass("sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width", || {
+        let (stream, kernel) = open("assign_tensor", "assign_tensor_f16");
+        // One row of one number; of 129 codewords, in two tiles, the first and the last are in question: subnormals whose
+        // products would be lost beside 1. The row's and the first codeword's low byte is full, the last one's empty:
+        // read a second time beyond the width of 8, they would make the first the nearer.
+        let (m, padded, width) = (129usize, 256usize, 8usize);
+        let bits = [0x00ffu16, 0x0200];
+        let mut row = vec![0u16; width];
+        row[0] = bits[0];
+        let mut codewords = vec![0u16; padded * width];
+        codewords[0] = bits[0];
+        codewords[128 * width] = bits[1];
+        let expected = if f16::from_bits(bits[1]) > f16::from_bits(bits[0]) { 128u32 } else { 0 };
+        let mut halves = vec![1e30f32; padded];
+        (halves[0], halves[128]) = (0.0, 0.0);
+        // The norm, the square and the rounding of the row count nothing; half of the codewords' squares count once.
+        let facts = stream.clone_htod(&[0.0f32, 0.0, 0.0, -1.0]).unwrap();
+        let [row, codewords] = [&row, &codewords].map(|it| stream.clone_htod(it).unwrap());
+        let halves = stream.clone_htod(&halves).unwrap();
+        let zeros = stream.alloc_zeros::<f32>(padded).unwrap();
+        let of_codewords: Vec<u32> = (0..m as u32).collect();
+        let (kinds, of_codewords) = (stream.alloc_zeros::<u32>(1).unwrap(), stream.clone_htod(&of_codewords).unwrap());
+        let [mut labels, mut again, mut count] = [1, 1, 1].map(|len| stream.clone_htod(&vec![7u32; len]).unwrap());
+        let mut parts = stream.alloc_zeros::<u32>(4).unwrap();
+        let (n32, m32, width32, fast) = (1u32, m as u32, width as u32, 1u32);
+        let (unit, tiny) = (0.0f64, 0.0f64);
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&row).arg(&facts).arg(&kinds).arg(&codewords).arg(&zeros).arg(&zeros).arg(&halves);
+        launch.arg(&of_codewords).arg(&mut labels).arg(&mut again).arg(&mut count).arg(&mut parts);
+        launch.arg(&n32).arg(&m32).arg(&width32).arg(&unit).arg(&tiny).arg(&fast);
+        // SAFETY: the arguments are those of assign_tensor_f16, of the sizes that its header names; one tile of rows.
+        unsafe { launch.launch(threads(1, 256)) }.unwrap();
+        assert_eq!(stream.clone_dtoh(&labels).unwrap(), [expected]);
+    });
+}
