@@ -1,0 +1,42 @@
+//! One operation for an instruction counter: `scripts/instructions.sh` runs this under callgrind.
+//!
+//! `instructions OPERATION N D K REPEATS`: makes Gaussian-like vectors and a codebook of these sizes, always the same, and
+//! does the operation as often as is said. The difference between REPEATS and one more is the operation alone.
+
+use codeword::{AssignOptions, Codebook, Device, MatrixView, Precision};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::error::Error;
+use std::hint::black_box;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [operation, sizes @ ..] = &arguments[..] else {
+        println!("instructions is driven by scripts/instructions.sh");
+        return Ok(());
+    };
+    let sizes = sizes.iter().map(|size| size.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let [n, d, k, repeats] = sizes[..] else { return Err("expected OPERATION N D K REPEATS".into()) };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut gaussian = |count: usize| -> Vec<f32> {
+        (0..count).map(|_| (0..4).map(|_| random.random::<f32>() - 0.5).sum::<f32>() * 1.75).collect()
+    };
+    let (vectors, codewords) = (gaussian(n * d), gaussian(k * d));
+    let (x, e) = (MatrixView::new(&vectors, n, d)?, MatrixView::new(&codewords, k, d)?);
+    let codebook = Codebook::new(e, &Device::cpu())?;
+    let options = AssignOptions::default();
+    let labels = codeword::assign(x, &codebook, options)?.labels;
+    for _ in 0..repeats {
+        match operation.as_str() {
+            "prepare" => drop(black_box(Codebook::new(e, &Device::cpu())?)),
+            "assign" => drop(black_box(codeword::assign(x, &codebook, options)?)),
+            "top_k" => drop(black_box(codeword::top_k(x, &codebook, 10.min(k), options)?)),
+            "pairwise_sq_l2" => drop(black_box(codeword::pairwise_sq_l2(x, &codebook, Precision::Fast)?)),
+            "decode" => drop(black_box(codeword::decode(&labels, &codebook)?)),
+            "metrics" => drop(black_box(codeword::metrics(x, &codebook, &labels)?)),
+            "accumulate" => drop(black_box(codeword::accumulate(x, &labels, None, k)?)),
+            other => return Err(format!("no operation {other}").into()),
+        }
+    }
+    Ok(())
+}
