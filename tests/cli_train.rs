@@ -45,6 +45,8 @@ fn train_writes_what_the_library_learns() {
     let more = ["--init", "random", "--seed", "7", "--tolerance", "0.02", "--weights", "w.npy"];
     let params = KMeans::new(k).init(Init::RandomRows).seed(7).tolerance(0.02);
     assert_eq!(learn(&more), codewords(&params, &x, Some(&weights)));
+    let params = KMeans::new(k).init(Init::Hierarchical).iterations(1);
+    assert_eq!(learn(&["--init", "hierarchical", "--iterations", "1"]), codewords(&params, &x, None));
     // On from where that ended.
     std::fs::rename(folder.path("e.npy"), folder.path("start.npy")).unwrap();
     let once = learn(&["--start", "start.npy", "--iterations", "1"]);

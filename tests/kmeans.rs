@@ -44,6 +44,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         let init = match init {
             "random" => Init::RandomRows,
             "plus_plus" => Init::PlusPlus,
+            "hierarchical" => Init::Hierarchical,
             _ => Init::Given(codebook(matrix(numbers("e", k), k, d).view())),
         };
         let codewords: Vec<u32> = numbers("c", k).iter().map(|value| value.to_bits()).collect();
@@ -61,7 +62,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         assert_eq!((got.run, got.iterations()), (run, curve.len() - 1), "{name}");
         cases += 1;
     }
-    assert_eq!(cases, 18);
+    assert_eq!(cases, 23);
 }
 
 /// The rows of tests/golden/kmeans_sklearn.py.
@@ -134,7 +135,7 @@ fn threads_and_the_way_rows_are_stored_change_no_bit() {
     let values: Vec<f16> = numbers.gaussians(n * d).iter().map(|&v| f16::from_f32(v)).collect();
     let halves = matrix(values, n, d);
     let wide = matrix(halves.as_slice().iter().map(|v| v.to_f32()).collect(), n, d);
-    for init in [Init::RandomRows, Init::PlusPlus] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
         let params = KMeans::new(k).init(init).iterations(4).n_init(2).seed(1);
         let expected = bits(&fit(&params, wide.view()));
         for threads in [1, 2, 5] {
@@ -165,7 +166,7 @@ fn degenerate_rows_are_learned_as_documented() {
     }
     // As many codewords as rows, duplicates among them: every row is a codeword.
     let x = matrix(vec![1.0f32, 2.0, 2.0, 5.0, 7.0, 5.0], 6, 1);
-    for init in [Init::RandomRows, Init::PlusPlus] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
         for seed in 0..20 {
             let got = fit(&KMeans::new(6).init(init.clone()).seed(seed), x.view());
             assert_eq!((got.inertia, got.converged), (0.0, true), "seed {seed}");
@@ -194,7 +195,7 @@ fn rows_of_no_weight_are_labelled_and_count_nowhere() {
     let all = matrix(x, n + 2, d);
     let few = all.view().row_range(0..n).unwrap();
     let weights: Vec<f32> = (0..n).map(|_| 1.0).chain([0.0, 0.0]).collect();
-    for init in [Init::RandomRows, Init::PlusPlus] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
         let params = KMeans::new(k).init(init).seed(6);
         let got = params.fit_with(all.view(), Some(&weights), &Device::cpu(), |_| Ok::<(), Error>(())).unwrap();
         let expected = fit(&params, few);
@@ -286,7 +287,7 @@ fn what_cannot_be_learned_is_refused_by_name() {
     ] {
         assert_eq!(message(params, weights), expected);
     }
-    for init in [Init::RandomRows, Init::PlusPlus] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
         let mut bad = x.as_slice().to_vec();
         (bad[3], bad[4]) = (f32::INFINITY, f32::NAN);
         let refused = KMeans::new(1).init(init).fit(MatrixView::new(&bad, 3, 2).unwrap(), &Device::cpu()).unwrap_err();

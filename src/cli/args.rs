@@ -66,7 +66,8 @@ pub struct Train {
     /// How often each vector counts: numbers of at least 0, one for each (.npy, .safetensors)
     #[arg(long, value_name = "W", value_hint = ValueHint::FilePath)]
     pub weights: Option<PathBuf>,
-    /// Where to start: random vectors, or kmeans++, which spreads them and takes one more pass for each codeword
+    /// Where to start: random vectors; kmeans++, which spreads them and takes one more pass for each codeword; or, for
+    /// thousands of codewords, hierarchical: k-means within parts of the vectors
     #[arg(long, value_name = "INIT", default_value = "kmeans++")]
     pub init: InitChoice,
     /// Start from the codewords of this codebook (.npy, .safetensors)

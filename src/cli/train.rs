@@ -228,6 +228,7 @@ fn params(args: &Train, start: Option<Codebook>) -> KMeans {
         (Some(codebook), _) => Init::Given(codebook),
         (None, InitChoice::Random) => Init::RandomRows,
         (None, InitChoice::PlusPlus) => Init::PlusPlus,
+        (None, InitChoice::Hierarchical) => Init::Hierarchical,
     };
     let (iterations, n_init) = (args.iterations as usize, args.n_init as usize);
     KMeans::new(args.k as usize)

@@ -42,6 +42,7 @@ pub enum InitChoice {
     Random,
     #[value(name = "kmeans++")]
     PlusPlus,
+    Hierarchical,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

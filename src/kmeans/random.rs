@@ -28,6 +28,11 @@ impl Random {
         }
     }
 
+    /// A seed for a training within this one.
+    pub fn seed(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
     /// A multiple of 2^-53 in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0

@@ -14,6 +14,7 @@ import random
 import struct
 import sys
 from fractions import Fraction
+from math import isqrt
 
 MASK = 0xFFFFFFFF
 
@@ -100,6 +101,8 @@ def start(x, w, k, init, rng):
             j = i + rng.below(len(rows) - i)
             rows[i], rows[j] = rows[j], rows[i]
         return [x[i] for i in rows[:k]]
+    if init == "hierarchical":
+        return hierarchical(x, w, k, rng)
     chosen = [x[pick(w, rng.unit())]]
     while len(chosen) < k:
         part = rng.unit()
@@ -107,6 +110,27 @@ def start(x, w, k, init, rng):
         row = pick(shares, part)
         chosen.append(x[pick(w, part) if row is None else row])
     return chosen
+
+
+def hierarchical(x, w, k, rng):
+    parts = isqrt(k)
+    sample = start(x, w, min(sum(weight > 0 for weight in w), 256 * parts), "random", rng)
+    once = [1.0] * len(sample)
+    upper = lloyd(sample, once, start(sample, once, parts, "plus_plus", ChaCha8(rng.next(), 0)), 10)[0]
+    rows = [[] for _ in upper]
+    for i, z in enumerate(x):
+        if w[i] > 0:
+            rows[min((sq_distance(z, e), j) for j, e in enumerate(upper))[1]].append(i)
+    exact = [Fraction(k * len(part), sum(map(len, rows))) for part in rows]
+    shares = [int(share) for share in exact]
+    for j in sorted(range(parts), key=lambda j: shares[j] - exact[j])[: k - sum(shares)]:
+        shares[j] += 1
+    codewords = []
+    for part, share, seed in zip(rows, shares, [rng.next() for _ in rows]):
+        if share:
+            own, weights = [x[i] for i in part], [w[i] for i in part]
+            codewords += lloyd(own, weights, start(own, weights, share, "plus_plus", ChaCha8(seed, 0)), 10)[0]
+    return codewords
 
 
 def lloyd(x, w, codewords, iterations):
@@ -202,6 +226,12 @@ def main():
     case("dead_codewords_and_copies", copies, 5, "given", e=[[0.0], [26.0], [500.0], [600.0], [700.0]])
     case("dead_codeword_and_a_mean", [[0.0], [f32(0.1)], [20.0]], 3, "given", iterations=1, e=[[0.0], [15.0], [1000.0]])
     case("one_codeword", rows(30, 5), 1, "plus_plus", seed=3)
+    case("hierarchical", rows(90, 2), 11, "hierarchical", seed=4, iterations=2)
+    case("hierarchical_start", rows(40, 3), 9, "hierarchical", seed=5, iterations=0)
+    weights = [f32(rng.choice([0.0, 1.0, 2.5])) for _ in range(50)]
+    case("hierarchical_weighted", rows(50, 2), 7, "hierarchical", seed=6, iterations=1, w=weights)
+    case("hierarchical_equal_rows", [[f32(0.3), 4.0]] * 12, 5, "hierarchical", seed=7)
+    case("hierarchical_one", rows(9, 2), 1, "hierarchical", seed=7)
 
 
 sys.exit(main())
