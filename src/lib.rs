@@ -29,6 +29,7 @@
 //! | vectors, codebook | the r nearest codewords of each | [`top_k`] |
 //! | codes, codebook | the codewords themselves | [`decode`] |
 //! | vectors | a codebook learned from them | [`KMeans::fit`] |
+//! | vectors that do not fit in memory | the same codebook | [`KMeans::fit_source`] |
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
@@ -85,7 +86,7 @@ pub use codebook::Codebook;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use kmeans::{Init, KMeans, KMeansFit, Step};
+pub use kmeans::{Init, KMeans, KMeansFit, KMeansState, RowSource, SourceFit, Step};
 pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::vector::{Quantized, quantize};

@@ -151,19 +151,12 @@ fn entropy(histogram: &[u64], n: f64) -> f64 {
 /// An f64 sum of one value per row in an order that does not depend on how the rows arrive: one after the other
 /// within blocks whose size follows from d, then blocks pairwise, as a binary counter carries.
 #[derive(Clone, Debug)]
-struct OrderedSum {
+pub(crate) struct OrderedSum {
     block_rows: u64,
     rows: u64,
     current: f64,
     /// Sums of 2^level blocks, levels falling.
     carried: Vec<(u32, f64)>,
-}
-
-/// The sum of one value per row of `d` components, in the order of the sums of [`Metrics`].
-pub(crate) fn ordered_sum(d: usize, values: impl Iterator<Item = f64>) -> f64 {
-    let mut sum = OrderedSum::new(d);
-    values.for_each(|value| sum.add(value));
-    sum.total()
 }
 
 /// Rows of a block of an ordered sum: about 1 MiB of f32.
@@ -172,7 +165,7 @@ pub(crate) fn block_rows(d: usize) -> u32 {
 }
 
 impl OrderedSum {
-    fn new(d: usize) -> Self {
+    pub(crate) fn new(d: usize) -> Self {
         OrderedSum { block_rows: block_rows(d).into(), rows: 0, current: 0.0, carried: Vec::new() }
     }
 
@@ -189,7 +182,7 @@ impl OrderedSum {
         sum
     }
 
-    fn add(&mut self, value: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         self.current += value;
         self.rows += 1;
         self.carry_if_full();
@@ -208,7 +201,7 @@ impl OrderedSum {
         (self.rows, self.current) = (0, 0.0);
     }
 
-    fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.carried.iter().rev().fold(self.current, |sum, &(_, block)| sum + block)
     }
 }

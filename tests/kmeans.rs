@@ -28,8 +28,11 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
     let mut cases = 0;
     while let Some(line) = lines.next() {
         let words: Vec<&str> = line.split(' ').collect();
-        let ["case", name, n, k, d, init, seed, iterations, n_init] = words[..] else { panic!("no case: {line}") };
-        let [n, k, d, iterations, n_init] = [n, k, d, iterations, n_init].map(|word| word.parse::<usize>().unwrap());
+        let ["case", name, n, k, d, init, seed, iterations, n_init, batch] = words[..] else {
+            panic!("no case: {line}")
+        };
+        let [n, k, d, iterations, n_init, batch] =
+            [n, k, d, iterations, n_init, batch].map(|word| word.parse::<usize>().unwrap());
         let mut words = |letter: &str| -> Vec<&str> {
             let line = lines.next().expect("another line");
             line.strip_prefix(letter).unwrap_or_else(|| panic!("{name}: {line}")).split_whitespace().collect()
@@ -44,6 +47,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         let init = match init {
             "random" => Init::RandomRows,
             "plus_plus" => Init::PlusPlus,
+            "parallel" => Init::Parallel,
             "hierarchical" => Init::Hierarchical,
             _ => Init::Given(codebook(matrix(numbers("e", k), k, d).view())),
         };
@@ -53,6 +57,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         let run: usize = words("run")[0].parse().unwrap();
 
         let params = KMeans::new(k).init(init).seed(seed.parse().unwrap()).iterations(iterations).n_init(n_init);
+        let params = if batch > 0 { params.minibatch(batch) } else { params };
         let weights = weights.iter().any(|&weight| weight != 1.0).then_some(&weights[..]);
         let got = params.fit_with(x.view(), weights, &Device::cpu(), |_| Ok::<(), Error>(())).unwrap();
         let (got_codewords, got_labels, _, got_curve) = bits(&got);
@@ -62,7 +67,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         assert_eq!((got.run, got.iterations()), (run, curve.len() - 1), "{name}");
         cases += 1;
     }
-    assert_eq!(cases, 23);
+    assert_eq!(cases, 33);
 }
 
 /// The rows of tests/golden/kmeans_sklearn.py.
@@ -215,6 +220,16 @@ fn every_step_is_told_and_an_error_of_the_observer_ends_it() {
         Ok::<(), Error>(())
     };
     params.fit_with(x.view(), None, &Device::cpu(), tell).unwrap();
+    // Every pass is one block here: 3 for the start, 3 that label.
+    let is_detail = |step: &Step| matches!(step, Step::Rows { .. } | Step::Moved { .. });
+    let details: Vec<Step> = steps.iter().copied().filter(is_detail).collect();
+    let of_run = |run: usize| {
+        let rows = move |iteration| Step::Rows { run, iteration, rows: 100 };
+        let labelled = (0..3).flat_map(move |it| [Step::Moved { run, iteration: it }, rows(Some(it))]);
+        [rows(None); 3].into_iter().chain(labelled)
+    };
+    assert_eq!(details, of_run(0).chain(of_run(1)).collect::<Vec<_>>());
+    steps.retain(|step| !is_detail(step));
     let starts = |run: usize| (1..=4).map(move |codewords| Step::Start { run, codewords });
     let told: Vec<Step> = steps.iter().copied().filter(|step| matches!(step, Step::Start { .. })).collect();
     assert_eq!(told, starts(0).chain(starts(1)).collect::<Vec<_>>());

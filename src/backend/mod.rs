@@ -298,6 +298,14 @@ fn accumulate_any(x: AnyView<'_>, labels: &[u32], weights: Option<&[f32]>, k: us
     on_view!(x, x => cpu::accumulate::accumulate(x, labels, weights, k, isa))
 }
 
+/// [`accumulate`] of further rows: those before them, already in `sums`, are whole blocks of its order. Labels are
+/// below k, weights were checked.
+pub(crate) fn accumulate_onto(sums: &mut Sums, x: AnyView<'_>, labels: &[u32], weights: Option<&[f32]>) -> Result<()> {
+    let isa = Isa::selected()?;
+    on_view!(x, x => cpu::accumulate::accumulate_onto(sums, x, labels, weights, isa));
+    Ok(())
+}
+
 /// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
 /// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
 pub(crate) fn sq_sums(x: AnyView<'_>, labels: &[u32], codebook: &Codebook) -> Result<Vec<(f64, f64)>> {

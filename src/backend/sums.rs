@@ -15,6 +15,11 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Of no rows.
+    pub(crate) fn zero(k: usize, d: usize) -> Sums {
+        Sums { counts: vec![0; k], weights: vec![0.0; k], sums: vec![0.0; k * d], d }
+    }
+
     /// Writes the mean of the rows labelled `j`, the quotient of sum and weight rounded once to the nearest f32, ties
     /// to even. Where they weigh nothing, leaves `mean` as it is and returns false.
     ///

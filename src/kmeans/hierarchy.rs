@@ -1,44 +1,55 @@
 //! A start for thousands of codewords: k-means within parts of the rows.
 
 use super::init::random_rows;
+use super::labels::{Labels, assign};
 use super::random::Random;
+use super::source::len;
 use super::{KMeans, Problem, Step};
-use crate::backend::{AssignOptions, assign_into};
+use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::matrix::{Element, Matrix, MatrixView};
+use crate::matrix::{Matrix, MatrixView};
 use rayon::prelude::*;
 
 /// Rows that the parts are found from, for each part.
 const SAMPLE: usize = 256;
 /// How often codewords are moved, those of the parts and those within one.
 const ITERATIONS: usize = 10;
-/// Parts between two steps that are told; they are worked on side by side.
-const TOLD: usize = 16;
+/// Parts whose rows are in memory at once; they are worked on side by side.
+const AT_ONCE: usize = 16;
 
 /// Codewords of two levels, as [`Init::Hierarchical`](super::Init::Hierarchical) tells.
-pub(super) fn hierarchical<T: Element, E: From<Error>>(
-    problem: &Problem<'_, T>,
+pub(super) fn hierarchical<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
     run: usize,
     random: &mut Random,
     device: &Device,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
-    let (n, d, k) = (problem.x.rows(), problem.x.cols(), problem.k);
-    let labels = parts(problem, random, device)?;
-    let mut rows = vec![Vec::new(); k.isqrt()];
-    for i in (0..n).filter(|&i| problem.weight(i) > 0.0) {
-        rows[labels[i] as usize].push(i);
-    }
+    let (d, k, weights) = (problem.source.cols(), problem.k, problem.weights);
+    let rows = rows_of_parts(problem, run, random, device, observe)?;
     let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
     let shares = shares(&counts, k);
     let seeds: Vec<u64> = rows.iter().map(|_| random.seed()).collect();
 
-    let mut codewords = Vec::with_capacity(k * d);
+    let mut codewords = Vec::new();
     let parts: Vec<usize> = (0..rows.len()).filter(|&part| shares[part] > 0).collect();
-    for some in parts.chunks(TOLD) {
-        let of_part = |&part: &usize| within(problem, &rows[part], shares[part], seeds[part]);
-        let learned: Vec<Result<Vec<f32>>> = some.par_iter().with_max_len(1).map(of_part).collect();
+    for some in parts.chunks(AT_ONCE) {
+        let mut held = Vec::with_capacity(some.len());
+        for &part in some {
+            held.push((part, problem.source.finite_rows_at(&rows[part])?));
+        }
+        let within = |(part, values): &(usize, Vec<f32>)| {
+            let weights: Option<Vec<f32>> =
+                weights.0.map(|weights| rows[*part].iter().map(|&row| weights[row]).collect());
+            let params = KMeans::new(shares[*part]).seed(seeds[*part]).iterations(ITERATIONS);
+            let x = MatrixView::new(values, counts[*part], d)?;
+            // On the processor, wherever assignments are made: a part is little work.
+            let fit = params.fit_with(x, weights.as_deref(), &Device::Cpu, untold)?;
+            let codewords = fit.codebook.codewords()?;
+            Ok((0..shares[*part]).flat_map(|j| codewords.row(j)).copied().collect())
+        };
+        let learned: Vec<Result<Vec<f32>>> = held.par_iter().with_max_len(1).map(within).collect();
         for part in learned {
             codewords.extend(part?);
         }
@@ -47,28 +58,37 @@ pub(super) fn hierarchical<T: Element, E: From<Error>>(
     Ok(Matrix::new(codewords, k, d)?)
 }
 
-/// The part of every row: its label among the codewords of the upper level.
-fn parts<T: Element>(problem: &Problem<'_, T>, random: &mut Random, device: &Device) -> Result<Vec<u32>> {
-    let n = problem.x.rows();
+/// The rows of each part that weigh something: those nearest to one codeword of the upper level.
+fn rows_of_parts<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
+    run: usize,
+    random: &mut Random,
+    device: &Device,
+    observe: &mut impl FnMut(Step) -> Result<(), E>,
+) -> Result<Vec<Vec<usize>>, E> {
+    let (n, weights) = (problem.source.rows(), problem.weights);
     let count = problem.k.isqrt();
-    let sample = problem.heavy().min(count.saturating_mul(SAMPLE));
-    let sample = random_rows(&Problem { k: sample, ..*problem }, random)?;
-    let upper = KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), device)?;
-    let (mut labels, mut sq_distances) = (vec![0; n], vec![0.0; n]);
-    assign_into(problem.x, &upper.codebook, AssignOptions::default(), &mut labels, &mut sq_distances)?;
-    Ok(labels)
+    let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
+    let sample = heavy.min(count.saturating_mul(SAMPLE));
+    let sample = random_rows(&mut Problem { source: &mut *problem.source, weights, k: sample }, random)?;
+    let upper: Codebook =
+        KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), device)?.codebook;
+    let (mut labels, mut parts) = (Labels::new(n, false), vec![Vec::new(); count]);
+    problem.source.each_block(|first, x| {
+        let rows = first..first + len(x);
+        let (labels, sq_distances) = labels.of(rows.clone());
+        assign(x, first, &upper, labels, sq_distances)?;
+        for (i, &label) in rows.clone().zip(&*labels).filter(|&(i, _)| weights.weight(i) > 0.0) {
+            parts[label as usize].push(i);
+        }
+        observe(Step::Rows { run, iteration: None, rows: rows.end })
+    })?;
+    Ok(parts)
 }
 
-/// `k` codewords from these rows. On the processor, wherever assignments are made: a part is little work.
-fn within<T: Element>(problem: &Problem<'_, T>, rows: &[usize], k: usize, seed: u64) -> Result<Vec<f32>> {
-    let mut values = Vec::with_capacity(rows.len() * problem.x.cols());
-    rows.iter().for_each(|&i| problem.push_row(i, &mut values));
-    let weights: Option<Vec<f32>> = problem.weights.map(|weights| rows.iter().map(|&i| weights[i]).collect());
-    let x = MatrixView::new(&values, rows.len(), problem.x.cols())?;
-    let params = KMeans::new(k).seed(seed).iterations(ITERATIONS);
-    let fit = params.fit_with(x, weights.as_deref(), &Device::Cpu, |_| Ok::<(), Error>(()))?;
-    let codewords = fit.codebook.codewords()?;
-    Ok((0..k).flat_map(|j| codewords.row(j)).copied().collect())
+/// Observes nothing. A function, since a closure would make the type of this training part of its own.
+fn untold(_: Step) -> Result<()> {
+    Ok(())
 }
 
 /// `k` shared out in proportion to `counts`, whose sum is k or more: what whole numbers leave goes to the largest
@@ -76,7 +96,7 @@ fn within<T: Element>(problem: &Problem<'_, T>, rows: &[usize], k: usize, seed: 
 fn shares(counts: &[usize], k: usize) -> Vec<usize> {
     let all: u128 = counts.iter().map(|&count| count as u128).sum();
     let exact = |count: usize| count as u128 * k as u128;
-    // Below k and of 2^32 rows at most: they fit.
+    // At most k: they fit.
     let mut shares: Vec<usize> = counts.iter().map(|&count| (exact(count) / all) as usize).collect();
     let mut order: Vec<usize> = (0..counts.len()).collect();
     order.sort_by_key(|&part| std::cmp::Reverse(exact(counts[part]) % all));

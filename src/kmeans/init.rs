@@ -1,77 +1,105 @@
 //! The codewords that k-means starts from.
 
 use super::random::Random;
+use super::source::{RowSource, at_row, len};
 use super::{Problem, Step};
 use crate::backend::{Precision, pairwise_sq_l2_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::matrix::{Element, Matrix, MatrixView};
+use crate::matrix::{Matrix, MatrixView, on_view};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
 /// Rows that are added up together when one is picked.
 const PICK_ROWS: usize = 4096;
 
-/// k different rows, uniformly, by the first k swaps of a Fisher-Yates shuffle of the rows that weigh something.
-pub(super) fn random_rows<T: Element>(problem: &Problem<'_, T>, random: &mut Random) -> Result<Matrix<f32>> {
-    let heavy: Option<Vec<usize>> =
-        problem.weights.map(|weights| (0..weights.len()).filter(|&i| weights[i] > 0.0).collect());
-    let n = heavy.as_ref().map_or(problem.x.rows(), Vec::len);
+/// k different rows, uniformly, of those that weigh something.
+pub(super) fn random_rows<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
+    random: &mut Random,
+) -> Result<Matrix<f32>, E> {
+    let (n, d, k) = (problem.source.rows(), problem.source.cols(), problem.k);
+    let rows = match problem.weights.0 {
+        None => draw(n, k, random),
+        Some(weights) => {
+            let heavy: Vec<usize> = (0..n).filter(|&i| weights[i] > 0.0).collect();
+            draw(heavy.len(), k, random).into_iter().map(|i| heavy[i]).collect()
+        }
+    };
+    Ok(Matrix::new(problem.source.finite_rows_at(&rows)?, k, d)?)
+}
+
+/// `count` different numbers below `n`, of which there are that many, by the first swaps of a Fisher-Yates shuffle.
+pub(super) fn draw(n: usize, count: usize, random: &mut Random) -> Vec<usize> {
     // Only positions that are not in their place any more.
     let mut moved = HashMap::new();
-    let mut codewords = Vec::with_capacity(problem.k * problem.x.cols());
-    for i in 0..problem.k {
+    let mut draw = |i: usize| {
         let j = i + random.below((n - i) as u64) as usize;
         let picked = moved.get(&j).copied().unwrap_or(j);
         let displaced = moved.get(&i).copied().unwrap_or(i);
         moved.insert(j, displaced);
-        problem.push_row(heavy.as_ref().map_or(picked, |heavy| heavy[picked]), &mut codewords);
-    }
-    Matrix::new(codewords, problem.k, problem.x.cols())
+        picked
+    };
+    (0..count).map(&mut draw).collect()
 }
 
 /// k-means++ (Arthur and Vassilvitskii 2007): a first row by weight, then each by weight times the squared distance to
-/// the nearest codeword so far; by weight alone where all rows coincide with codewords.
-pub(super) fn plus_plus<T: Element, E: From<Error>>(
-    problem: &Problem<'_, T>,
+/// the nearest codeword so far; by weight alone where all rows coincide with codewords. Some row weighs something.
+pub(super) fn plus_plus<E: From<Error> + Send>(
+    source: &mut RowSource<'_, E>,
+    weight: impl Fn(usize) -> f64 + Sync,
+    k: usize,
     run: usize,
     random: &mut Random,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
-    let (n, d) = (problem.x.rows(), problem.x.cols());
-    let (mut nearest, mut distances) = (vec![f32::INFINITY; n], vec![0.0; n]);
-    let mut codewords = Vec::with_capacity(problem.k * d);
-    for chosen in 0..problem.k {
-        let by_weight = |i: usize| problem.weight(i);
+    let (n, d) = (source.rows(), source.cols());
+    let (mut nearest, mut distances) = (vec![f32::INFINITY; n], Vec::new());
+    let mut codewords = Vec::new();
+    for chosen in 0..k {
         // A distance beyond f32 counts as the largest.
-        let by_distance = |i: usize| problem.weight(i) * f64::from(nearest[i].min(f32::MAX));
+        let by_distance = |i: usize| weight(i) * f64::from(nearest[i].min(f32::MAX));
+        let part = random.unit();
         let row = match chosen {
-            0 => pick(n, by_weight, random.unit()),
-            _ => {
-                let part = random.unit();
-                pick(n, by_distance, part).or_else(|| pick(n, by_weight, part))
-            }
+            0 => pick(n, &weight, part),
+            _ => pick(n, by_distance, part).or_else(|| pick(n, &weight, part)),
         };
-        // Some row weighs something: that was checked.
-        problem.push_row(row.unwrap_or(0), &mut codewords);
+        codewords.extend(source.finite_rows_at(&[row.unwrap_or(0)])?);
         observe(Step::Start { run, codewords: chosen + 1 })?;
-        if chosen + 1 < problem.k {
+        if chosen + 1 < k {
             // On the processor, wherever assignments are made: one codeword is less work than the way of the rows.
-            let one = MatrixView::new(&codewords[chosen * d..], 1, d)?;
-            pairwise_sq_l2_into(problem.x, &Codebook::new(one, &Device::Cpu)?, Precision::Exact, &mut distances)?;
-            nearest.par_iter_mut().zip(&distances).with_min_len(PICK_ROWS).for_each(|(a, &b)| *a = a.min(b));
+            let one = Codebook::new(MatrixView::new(&codewords[chosen * d..], 1, d)?, &Device::Cpu)?;
+            source.each_block(|first, x| {
+                distances.resize(len(x), 0.0);
+                on_view!(x, x => pairwise_sq_l2_into(x, &one, Precision::Exact, &mut distances))
+                    .map_err(|error| at_row(error, first))?;
+                let nearest = &mut nearest[first..][..distances.len()];
+                nearest.par_iter_mut().zip(&distances).with_min_len(PICK_ROWS).for_each(|(a, &b)| *a = a.min(b));
+                observe(Step::Rows { run, iteration: None, rows: first + distances.len() })
+            })?;
         }
     }
-    Ok(Matrix::new(codewords, problem.k, d)?)
+    Ok(Matrix::new(codewords, k, d)?)
+}
+
+/// The sum of the shares of some rows, f64, row after row within blocks of 4096, then block after block.
+pub(super) fn total(n: usize, share: impl Fn(usize) -> f64 + Sync) -> f64 {
+    block_sums(n, share).iter().sum()
+}
+
+fn block_sums(n: usize, share: impl Fn(usize) -> f64 + Sync) -> Vec<f64> {
+    (0..n.div_ceil(PICK_ROWS)).into_par_iter().map(|block| rows_of(n, block).map(&share).sum()).collect()
+}
+
+fn rows_of(n: usize, block: usize) -> std::ops::Range<usize> {
+    block * PICK_ROWS..n.min((block + 1) * PICK_ROWS)
 }
 
 /// The row at the given part of the way, in [0, 1), along the sum of all `shares`, which are finite and not negative;
-/// None where they are all zero. The sum is f64, row after row within blocks of 4096, then block after block.
-fn pick(n: usize, share: impl Fn(usize) -> f64 + Sync, part: f64) -> Option<usize> {
-    let rows = |block: usize| block * PICK_ROWS..n.min((block + 1) * PICK_ROWS);
-    let blocks: Vec<f64> =
-        (0..n.div_ceil(PICK_ROWS)).into_par_iter().map(|block| rows(block).map(&share).sum()).collect();
+/// None where they are all zero. The sum is [`total`].
+pub(super) fn pick(n: usize, share: impl Fn(usize) -> f64 + Sync, part: f64) -> Option<usize> {
+    let blocks = block_sums(n, &share);
     let goal = part * blocks.iter().sum::<f64>();
     let mut passed = 0.0;
     // Rounding may leave the goal beyond the end: then it is the last row that has a share.
@@ -84,7 +112,7 @@ fn pick(n: usize, share: impl Fn(usize) -> f64 + Sync, part: f64) -> Option<usiz
         passed += sum;
     }
     let mut picked = None;
-    for i in rows(last?) {
+    for i in rows_of(n, last?) {
         let share = share(i);
         if share > 0.0 {
             picked = Some(i);

@@ -1,93 +1,76 @@
 //! Lloyd's iteration: label every row, move every codeword to the mean of its rows, again.
 
-use super::{KMeans, KMeansFit, Problem, Step};
-use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate, assign_into};
+use super::farthest::farthest;
+use super::labels::{Labels, label};
+use super::{KMeans, KMeansState, Problem, SourceFit, Step};
+use crate::backend::{AssignStats, Sums};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::matrix::{Element, Matrix};
-use crate::metrics::ordered_sum;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use crate::matrix::Matrix;
 
-/// Iterates from `codewords` until the parameters say that it is enough.
-pub(super) fn lloyd<T: Element, E: From<Error>>(
+/// Iterates from `state` until the parameters say that it is enough.
+pub(super) fn lloyd<E: From<Error> + Send>(
     params: &KMeans,
-    problem: &Problem<'_, T>,
+    problem: &mut Problem<'_, '_, E>,
     run: usize,
-    mut codewords: Matrix<f32>,
+    mut state: KMeansState,
+    labels: &mut Labels,
     device: &Device,
-    observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<KMeansFit, E> {
-    let (n, d) = (problem.x.rows(), problem.x.cols());
-    let (mut labels, mut sq_distances) = (vec![0; n], vec![0.0; n]);
-    let (mut curve, mut all): (Vec<f64>, _) = (Vec::new(), AssignStats::default());
+    observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
+) -> Result<SourceFit, E> {
+    let mut all = AssignStats::default();
     loop {
-        let codebook = Codebook::new(codewords.view(), device)?;
-        let stats = assign_into(problem.x, &codebook, AssignOptions::default(), &mut labels, &mut sq_distances)?;
-        all += stats;
-        let inertia = ordered_sum(d, (0..n).map(|i| problem.share(i, &sq_distances)));
-        let before = curve.last().copied();
-        curve.push(inertia);
-        let iteration = curve.len() - 1;
-        observe(Step::Iteration { run, iteration, inertia, before })?;
+        let iteration = state.curve.len();
+        observe(Step::Moved { run, iteration }, Some(&state))?;
+        let codebook = Codebook::new(state.codewords.view(), device)?;
+        let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));
+        // Sums of the last pass would move nothing.
+        let pass = label(problem, &codebook, iteration < params.iterations, labels, tell)?;
+        all += pass.stats;
+        let (inertia, before) = (pass.inertia, state.curve.last().copied());
+        observe(Step::Iteration { run, iteration, inertia, before }, Some(&state))?;
+        state.curve.push(inertia);
         // A tolerance of 0 leaves that to the codewords: an inertia may be too large to show a gain. Written so that an
         // inertia beyond f64 does not end it.
         let gains_little = |before: f64| inertia >= before - params.tolerance * before;
         let mut converged = params.tolerance > 0.0 && before.is_some_and(gains_little);
-        if !converged && iteration < params.iterations {
-            let next = moved(problem, &codewords, &labels, &sq_distances)?;
-            if next != codewords {
-                codewords = next;
+        if let (false, Some(sums)) = (converged, &pass.sums) {
+            let next = moved(problem, &codebook, &state.codewords, sums, labels)?;
+            if next != state.codewords {
+                state.codewords = next;
                 continue;
             }
             converged = true;
         }
-        let assignment = Assignment { labels, sq_distances, stats };
-        return Ok(KMeansFit { codebook, assignment, inertia, curve, converged, run, stats: all });
+        return Ok(SourceFit {
+            codebook,
+            counts: pass.counts,
+            inertia,
+            curve: state.curve,
+            converged,
+            run,
+            stats: all,
+        });
     }
 }
 
 /// The mean of the rows of every codeword; the farthest rows in place of codewords that have none.
-fn moved<T: Element>(
-    problem: &Problem<'_, T>,
+fn moved<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
+    codebook: &Codebook,
     codewords: &Matrix<f32>,
-    labels: &[u32],
-    sq_distances: &[f32],
-) -> Result<Matrix<f32>> {
-    let d = codewords.cols();
-    let sums: Sums = accumulate(problem.x, labels, problem.weights, problem.k)?;
+    sums: &Sums,
+    labels: &mut Labels,
+) -> Result<Matrix<f32>, E> {
+    let (k, d) = (codewords.rows(), codewords.cols());
     let mut moved = codewords.as_slice().to_vec();
     let of_codewords = moved.chunks_exact_mut(d).enumerate();
     let dead: Vec<usize> = of_codewords.filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(j)).collect();
     if !dead.is_empty() {
-        for (&j, row) in dead.iter().zip(farthest(problem, sq_distances, dead.len(), &moved)) {
-            T::widen(problem.x.row(row), &mut moved[j * d..][..d]);
+        for (&j, row) in dead.iter().zip(farthest(problem, codebook, labels, dead.len(), &moved)?) {
+            moved[j * d..][..d].copy_from_slice(&row);
         }
     }
-    Matrix::new(moved, problem.k, d)
-}
-
-/// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those
-/// that equal one before them or one of `codewords`; fewer where there are no more.
-fn farthest<T: Element>(problem: &Problem<'_, T>, sq_distances: &[f32], count: usize, codewords: &[f32]) -> Vec<usize> {
-    // Zeros of either sign are equal.
-    let key = |values: &[f32]| values.iter().map(|value| (value + 0.0).to_bits()).collect::<Vec<u32>>();
-    let mut taken: HashSet<Vec<u32>> = codewords.chunks_exact(problem.x.cols()).map(key).collect();
-    let mut shares = Vec::with_capacity(sq_distances.len());
-    // Positive numbers are in the order of their bits.
-    shares.extend((0..sq_distances.len()).map(|i| (problem.share(i, sq_distances).to_bits(), Reverse(i))));
-    let mut shares = BinaryHeap::from(shares);
-    let (mut rows, mut values) = (Vec::with_capacity(count), Vec::new());
-    while rows.len() < count {
-        match shares.pop() {
-            Some((share, Reverse(i))) if f64::from_bits(share) > 0.0 => {
-                if taken.insert(key(T::as_f32(problem.x.row(i), &mut values))) {
-                    rows.push(i);
-                }
-            }
-            _ => break,
-        }
-    }
-    rows
+    Ok(Matrix::new(moved, k, d)?)
 }

@@ -1,17 +1,25 @@
 //! k-means: codewords learned from vectors, to the byte the same wherever and however often it is done.
 
+mod check;
+mod farthest;
+mod fit;
 mod hierarchy;
 mod init;
+mod labels;
 mod lloyd;
+mod minibatch;
+mod parallel;
 mod random;
+mod source;
 
-use crate::backend::{AssignStats, Assignment, check_weights, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
+pub use fit::{KMeansFit, KMeansState, SourceFit, Step};
+use labels::Labels;
 use random::Random;
-use rayon::prelude::*;
+pub use source::RowSource;
 
 const OP: &str = "k-means";
 
@@ -26,14 +34,21 @@ pub enum Init {
     /// codeword: for thousands of codewords that takes longer than the iterations.
     #[default]
     PlusPlus,
+    /// k-means|| (Bahmani et al. 2012): five rounds that pick about 2k rows each with a probability that grows with the
+    /// squared distance to those picked before, thinned to k by k-means++ among them alone. Six passes over the rows,
+    /// which together take as long as about ten iterations.
+    Parallel,
     /// For thousands of codewords: k-means within parts of the rows. The floor of sqrt(k) codewords are learned from at
     /// most 256 times as many random rows, whose weights do not count; every row belongs to the nearest. Each part has
     /// its share of k, in proportion to its rows of a weight above 0, by largest remainders, and learns so many codewords
     /// from these rows. Both levels start by k-means++ and move codewords ten times at most. Takes about as long as one
-    /// iteration of sqrt(k) times 30 codewords, and 24 bytes a row.
+    /// iteration of sqrt(k) times 30 codewords, 8 bytes a row, and the rows of 16 parts.
     Hierarchical,
     /// The codewords of this codebook, k of them, on whatever device.
     Given(Codebook),
+    /// Where an earlier training was when its state was kept, with the same parameters: ends with the same bytes as if
+    /// it had never stopped. More iterations than before go on from its end.
+    Resume(KMeansState),
 }
 
 /// Lloyd's k-means with exact labels. The same seed and rows give the same codebook, byte for byte, with every
@@ -54,7 +69,7 @@ pub enum Init {
 /// | fewer rows than codewords, or fewer with a weight above 0 | [`Error::Shape`] |
 /// | fewer different rows than codewords, all rows equal, say | every row becomes a codeword, if iterations last; others are copies or stay |
 /// | k = 1 | the mean of all rows |
-/// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first |
+/// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first; of a [`RowSource`] once a pass meets it |
 /// | rows of weight 0 | labelled, and counted nowhere else |
 /// | rows whose squared distance leaves f32 | the inertia is infinite, so that it chooses no run and no row among these; labels and means are not affected |
 /// | rows so near each other that squared distances round to 0 in f32, 10^-24 apart, say | they have no share in the inertia: k-means++ picks them by weight, codewords without rows stay |
@@ -79,63 +94,13 @@ pub struct KMeans {
     tolerance: f64,
     seed: u64,
     n_init: usize,
-}
-
-/// What k-means learned. Labels, distances and inertia belong to this very codebook, converged or not.
-#[derive(Clone, Debug)]
-pub struct KMeansFit {
-    /// k codewords, on the device that was asked for.
-    pub codebook: Codebook,
-    /// What [`assign`](crate::assign) gives for the rows and this codebook.
-    pub assignment: Assignment,
-    /// Sum over the rows of weight times squared distance: of the distances above, each the real number rounded to f32,
-    /// in f64, in an order that n and d decide. Infinite where one of them is.
-    pub inertia: f64,
-    /// The inertia of the start and after every iteration: the last one is the inertia above.
-    pub curve: Vec<f64>,
-    /// Whether it ended because nothing changed any more, or not enough; else the iterations were used up.
-    pub converged: bool,
-    /// The run, from 0, that had the lowest inertia.
-    pub run: usize,
-    /// How many rows each tier settled, in all passes of this run together.
-    pub stats: AssignStats,
-}
-
-impl KMeansFit {
-    /// How often the codewords were moved.
-    pub fn iterations(&self) -> usize {
-        self.curve.len() - 1
-    }
-}
-
-/// What [`KMeans::fit_with`] tells as it goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Step {
-    /// [`Init::PlusPlus`] has picked another codeword, or [`Init::Hierarchical`] has learned those of some parts.
-    Start {
-        /// The run, from 0.
-        run: usize,
-        /// How many are picked.
-        codewords: usize,
-    },
-    /// Every row has been labelled.
-    Iteration {
-        /// The run, from 0.
-        run: usize,
-        /// How often the codewords have been moved.
-        iteration: usize,
-        /// The inertia now.
-        inertia: f64,
-        /// The inertia before the last move; none at the start.
-        before: Option<f64>,
-    },
+    minibatch: Option<usize>,
 }
 
 impl KMeans {
     /// `k` codewords, started by k-means++, 25 iterations at most, one run, tolerance 0, seed 0.
     pub fn new(k: usize) -> KMeans {
-        KMeans { k, init: Init::default(), iterations: 25, tolerance: 0.0, seed: 0, n_init: 1 }
+        KMeans { k, init: Init::default(), iterations: 25, tolerance: 0.0, seed: 0, n_init: 1, minibatch: None }
     }
 
     /// Where to start.
@@ -164,16 +129,28 @@ impl KMeans {
         KMeans { n_init, ..self }
     }
 
+    /// Mini-batches of `rows` rows (Sculley 2010) in place of Lloyd's iteration: an iteration draws that many rows, each
+    /// uniformly from all of them, again and again the same where it falls so, and moves the codewords by these alone.
+    /// For each, in ascending order, with w its weight, j its nearest codeword and v_j the weight of all rows that j has
+    /// seen so far: v_j = v_j + w, eta = w / v_j, e_j = (1 - eta) e_j + eta z, every operation rounded to f64, and e_j to
+    /// f32 after the batch. A codeword that sees no row stays.
+    ///
+    /// All iterations are made, and then one pass labels every row: labels and the inertia are those of the result. The
+    /// curve before is an estimate: the inertia of the batch, before it moved anything, times n / `rows`. Batch i of run
+    /// r draws from stream r + 2^32 (i + 1).
+    pub fn minibatch(self, rows: usize) -> KMeans {
+        KMeans { minibatch: Some(rows), ..self }
+    }
+
     /// Learns codewords from the rows of `x`, `[n, d]`, for `device`, which assigns the rows in every iteration; they
-    /// stay in host memory, where the processor adds them up ([`accumulate`](crate::accumulate)). Takes 12 bytes per
-    /// row, 28 where a codeword has no rows, 8 more with several runs, and about 16 k d bytes beside `x` and a prepared
-    /// codebook, two with several runs.
+    /// stay in host memory, where the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per
+    /// row, 16 with several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and
+    /// while a start is sought, 4 bytes per row for k-means++ and 8 for k-means||.
     ///
     /// # Errors
-    /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook,
-    ///   and a tolerance outside [0, 1).
-    /// - [`Error::Shape`] where there are fewer rows than codewords, no columns, 2^32 rows or more, or a given codebook
-    ///   has another shape.
+    /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook or
+    ///   state, a tolerance outside [0, 1), batches of no rows or with a tolerance, and a state of other parameters.
+    /// - [`Error::Shape`] where there are fewer rows than codewords, no columns, or a given codebook has another shape.
     /// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity.
     /// - Those of [`Codebook::new`] and [`assign`](crate::assign).
     pub fn fit<T: Element>(&self, x: MatrixView<'_, T>, device: &Device) -> Result<KMeansFit> {
@@ -200,118 +177,119 @@ impl KMeans {
     /// assert_eq!((fit.codebook.codewords()?.row(0), fit.inertia), (&[0.25f32][..], 0.75));
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn fit_with<T: Element, E: From<Error>>(
+    pub fn fit_with<T: Element, E: From<Error> + Send>(
         &self,
         x: MatrixView<'_, T>,
         weights: Option<&[f32]>,
         device: &Device,
         mut observe: impl FnMut(Step) -> Result<(), E>,
     ) -> Result<KMeansFit, E> {
-        self.check(x, weights)?;
-        let problem = Problem { x, weights, k: self.k };
-        let mut best: Option<KMeansFit> = None;
+        let mut source = RowSource::held(x);
+        let (fit, labels) = self.learn(&mut source, weights, device, true, |step, _| observe(step))?;
+        Ok(fit.with(labels.into_assignment()))
+    }
+
+    /// [`KMeans::fit_with`] of rows that need not be in memory: the same codebook, inertia and curve, to the last bit.
+    /// `observe` is also given where the training stands, once there is a start.
+    ///
+    /// Nothing is held for a row but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 8
+    /// for random rows with weights. Every iteration reads the rows once, and once more after a pass in which a codeword
+    /// had no rows; k-means++ reads them k - 1 times, k-means|| six times, random rows and mini-batches by single rows.
+    ///
+    /// # Errors
+    /// - Those of [`KMeans::fit_with`] and of reading.
+    pub fn fit_source<E: From<Error> + Send>(
+        &self,
+        source: &mut RowSource<'_, E>,
+        weights: Option<&[f32]>,
+        device: &Device,
+        observe: impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
+    ) -> Result<SourceFit, E> {
+        Ok(self.learn(source, weights, device, false, observe)?.0)
+    }
+
+    /// All runs. Labels are of all rows where that is wanted.
+    fn learn<E: From<Error> + Send>(
+        &self,
+        source: &mut RowSource<'_, E>,
+        weights: Option<&[f32]>,
+        device: &Device,
+        with_labels: bool,
+        mut observe: impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
+    ) -> Result<(SourceFit, Labels), E> {
+        self.check(source.rows(), source.cols(), weights)?;
+        if source.is_held() {
+            source.check_finite()?;
+        }
+        let mut problem = Problem { source, weights: Weights(weights), k: self.k };
+        let mut best: Option<(SourceFit, Labels)> = None;
         for run in 0..self.n_init {
-            let mut random = Random::new(self.seed, run as u64);
-            let start = match &self.init {
-                Init::RandomRows => init::random_rows(&problem, &mut random)?,
-                Init::PlusPlus => init::plus_plus(&problem, run, &mut random, &mut observe)?,
-                Init::Hierarchical => {
-                    hierarchy::hierarchical(&problem, run, &mut random, device, &mut observe)?
-                }
-                Init::Given(codebook) => {
-                    let codewords = codebook.codewords()?;
-                    let rows = (0..self.k).flat_map(|j| codewords.row(j)).copied().collect();
-                    Matrix::new(rows, self.k, codewords.cols())?
+            let state = self.start(&mut problem, run, device, &mut |step| observe(step, None))?;
+            let mut labels = Labels::new(problem.source.rows(), with_labels);
+            let fit = match self.minibatch {
+                None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, device, &mut observe)?,
+                Some(batch) => {
+                    minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, device, &mut observe)?
                 }
             };
-            let fit = lloyd::lloyd(self, &problem, run, start, device, &mut observe)?;
-            if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
-                best = Some(fit);
+            if best.as_ref().is_none_or(|(best, _)| fit.inertia < best.inertia) {
+                best = Some((fit, labels));
             }
         }
         // There was a first run: that was checked.
-        Ok(best.ok_or_else(|| invalid("n_init", "at least 1", "0"))?)
+        Ok(best.ok_or_else(|| check::invalid("n_init", "at least 1", "0"))?)
     }
 
-    /// Parameters, sizes and values, once.
-    fn check<T: Element>(&self, x: MatrixView<'_, T>, weights: Option<&[f32]>) -> Result<()> {
-        let (n, d, k) = (x.rows(), x.cols(), self.k);
-        if k == 0 || k >= u32::MAX as usize {
-            return Err(invalid("k", "from 1 to 4294967294", k));
-        }
-        if self.n_init == 0 {
-            return Err(invalid("n_init", "at least 1", 0));
-        }
-        if !(0.0..1.0).contains(&self.tolerance) {
-            return Err(invalid("tolerance", "at least 0 and below 1", self.tolerance));
-        }
-        let shape = |expected: String, got: String| Err(Error::Shape { op: OP, expected, got });
-        if let Init::Given(codebook) = &self.init {
-            if self.n_init > 1 {
-                return Err(invalid("n_init", "1 with a given codebook, for all runs would be one", self.n_init));
+    /// Where a run starts.
+    fn start<E: From<Error> + Send>(
+        &self,
+        problem: &mut Problem<'_, '_, E>,
+        run: usize,
+        device: &Device,
+        observe: &mut impl FnMut(Step) -> Result<(), E>,
+    ) -> Result<KMeansState, E> {
+        let mut random = Random::new(self.seed, run as u64);
+        let weights = problem.weights;
+        let codewords = match &self.init {
+            Init::RandomRows => init::random_rows(problem, &mut random)?,
+            Init::PlusPlus => {
+                init::plus_plus(problem.source, |i| weights.weight(i), self.k, run, &mut random, observe)?
             }
-            if (codebook.k(), codebook.d()) != (k, d) {
-                let got = format!("{} x {}", codebook.k(), codebook.d());
-                return shape(format!("a codebook of {k} x {d} to start from"), got);
+            Init::Parallel => parallel::parallel(problem, run, &mut random, device, observe)?,
+            Init::Hierarchical => hierarchy::hierarchical(problem, run, &mut random, device, observe)?,
+            Init::Given(codebook) => {
+                let codewords = codebook.codewords()?;
+                let rows = (0..self.k).flat_map(|j| codewords.row(j)).copied().collect();
+                Matrix::new(rows, self.k, codewords.cols())?
             }
-        }
-        if d == 0 {
-            return shape("vectors of at least one column".into(), format!("{n} x 0"));
-        }
-        if u32::try_from(n).is_err() {
-            return shape("fewer than 2^32 vectors".into(), n.to_string());
-        }
-        let mut heavy = n;
-        if let Some(weights) = weights {
-            check_weights(OP, n, weights)?;
-            heavy = weights.iter().filter(|&&weight| weight > 0.0).count();
-        }
-        if heavy < k {
-            let of_weight = if weights.is_some() { " of weight above 0" } else { "" };
-            let expected = format!("at least {k} vectors{of_weight}, as many as codewords");
-            return shape(expected, heavy.to_string());
-        }
-        // Without a way out in the middle, so that it runs at the speed of memory.
-        let is_bad = |i: usize| !x.row(i).iter().fold(true, |finite, value| finite & value.to_f32().is_finite());
-        match (0..n).into_par_iter().with_min_len(256).position_first(is_bad) {
-            Some(row) => Err(non_finite(OP, x, row, "remove the vector")),
-            None => Ok(()),
-        }
+            Init::Resume(state) => return Ok(state.clone()),
+        };
+        let seen = if self.minibatch.is_some() { self.k } else { 0 };
+        Ok(KMeansState { codewords, curve: Vec::new(), weights: vec![0.0; seen] })
     }
-}
-
-fn invalid(name: &'static str, expected: &str, got: impl ToString) -> Error {
-    Error::InvalidParameter { op: OP, name, expected: expected.into(), got: got.to_string() }
 }
 
 /// What is to be learned from.
-#[derive(Clone, Copy)]
-struct Problem<'a, T> {
-    x: MatrixView<'a, T>,
-    weights: Option<&'a [f32]>,
+struct Problem<'p, 's, E> {
+    source: &'p mut RowSource<'s, E>,
+    weights: Weights<'p>,
     k: usize,
 }
 
-impl<T: Element> Problem<'_, T> {
-    fn weight(&self, i: usize) -> f64 {
-        self.weights.map_or(1.0, |weights| weights[i].into())
-    }
+/// What every row counts: 1 where nothing else is said.
+#[derive(Clone, Copy)]
+struct Weights<'a>(Option<&'a [f32]>);
 
-    /// How many rows weigh something.
-    fn heavy(&self) -> usize {
-        self.weights.map_or(self.x.rows(), |weights| weights.iter().filter(|&&weight| weight > 0.0).count())
+impl Weights<'_> {
+    fn weight(&self, i: usize) -> f64 {
+        self.0.map_or(1.0, |weights| weights[i].into())
     }
 
     /// The share of row `i` in the inertia: exact. Rows of no weight have none, however far they are.
-    fn share(&self, i: usize, sq_distances: &[f32]) -> f64 {
+    fn share(&self, i: usize, sq_distance: f32) -> f64 {
         match self.weight(i) {
             0.0 => 0.0,
-            weight => weight * f64::from(sq_distances[i]),
+            weight => weight * f64::from(sq_distance),
         }
-    }
-
-    /// Appends row `i` as f32.
-    fn push_row(&self, i: usize, to: &mut Vec<f32>) {
-        to.extend(self.x.row(i).iter().map(|value| value.to_f32()));
     }
 }

@@ -6,7 +6,7 @@
 Standard library only, ChaCha8 included. Python's floats are f64 and add one by one, as the sums of k-means do; there are
 fewer rows than a block has, so that a sum runs over all rows of a label.
 
-Format: per case a line `case NAME n k d init seed iterations n_init`, n lines `x WEIGHT BITS...` (f32 bits, hexadecimal),
+Format: per case a line `case NAME n k d init seed iterations n_init batch` (0: no mini-batches), n lines `x WEIGHT BITS...` (f32 bits, hexadecimal),
 for init `given` k lines `e BITS...`; then k lines `c BITS...` of codewords, `labels ...`, `curve BITS...` (f64) and
 `run NUMBER`.
 """
@@ -94,15 +94,7 @@ def pick(shares, part):
     return picked
 
 
-def start(x, w, k, init, rng):
-    if init == "random":
-        rows = [i for i in range(len(x)) if w[i] > 0]
-        for i in range(k):
-            j = i + rng.below(len(rows) - i)
-            rows[i], rows[j] = rows[j], rows[i]
-        return [x[i] for i in rows[:k]]
-    if init == "hierarchical":
-        return hierarchical(x, w, k, rng)
+def plus_plus(x, w, k, rng):
     chosen = [x[pick(w, rng.unit())]]
     while len(chosen) < k:
         part = rng.unit()
@@ -112,11 +104,72 @@ def start(x, w, k, init, rng):
     return chosen
 
 
+def parallel(x, w, k, rng):
+    """k-means|| with l = 2k and five rounds."""
+    candidates = [x[pick(w, rng.unit())]]
+    for _ in range(5):
+        shares = [w[i] * min(round_f32(sq_distance(z, e)) for e in candidates) for i, z in enumerate(x)]
+        total = sum_in_order(shares)
+        parts = [rng.unit() for _ in x]
+        picked = [i for i, part in enumerate(parts) if part * total < 2.0 * k * shares[i]]
+        if not picked:
+            break
+        candidates += [x[i] for i in picked]
+    weights = [0.0] * len(candidates)
+    for z, weight in zip(x, w):
+        distances = [round_f32(sq_distance(z, e)) for e in candidates]
+        # Of a round its label, which is that of the real distance; of two rounds the earlier one, unless the later is
+        # nearer as an f32. No two candidates of one round are equally near in these cases without being equal.
+        weights[distances.index(min(distances))] += weight
+    return plus_plus(candidates, weights, k, rng)
+
+
+def minibatch(x, w, codewords, iterations, batch, seed, run):
+    """Sculley's algorithm 1, and one pass over all rows in the end."""
+    seen, curve = [0.0] * len(codewords), []
+    for iteration in range(iterations):
+        rng = ChaCha8(seed, run + ((iteration + 1) << 32))
+        rows = sorted(rng.below(len(x)) for _ in range(batch))
+        nearest = [min((sq_distance(x[i], e), j) for j, e in enumerate(codewords)) for i in rows]
+        inertia = sum_in_order(w[i] * round_f32(real) for i, (real, _) in zip(rows, nearest))
+        curve.append(inertia * (len(x) / batch))
+        wide = [list(e) for e in codewords]
+        for i, (_, j) in zip(rows, nearest):
+            if w[i] > 0:
+                seen[j] += w[i]
+                eta = w[i] / seen[j]
+                wide[j] = [(1.0 - eta) * e + eta * z for e, z in zip(wide[j], x[i])]
+        codewords = [[round_f32(Fraction(value)) for value in e] for e in wide]
+    codewords, labels, last = lloyd(x, w, codewords, 0)
+    return codewords, labels, curve + last
+
+
+def sum_in_order(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def start(x, w, k, init, rng):
+    if init == "parallel":
+        return parallel(x, w, k, rng)
+    if init == "random":
+        rows = [i for i in range(len(x)) if w[i] > 0]
+        for i in range(k):
+            j = i + rng.below(len(rows) - i)
+            rows[i], rows[j] = rows[j], rows[i]
+        return [x[i] for i in rows[:k]]
+    if init == "hierarchical":
+        return hierarchical(x, w, k, rng)
+    return plus_plus(x, w, k, rng)
+
+
 def hierarchical(x, w, k, rng):
     parts = isqrt(k)
     sample = start(x, w, min(sum(weight > 0 for weight in w), 256 * parts), "random", rng)
     once = [1.0] * len(sample)
-    upper = lloyd(sample, once, start(sample, once, parts, "plus_plus", ChaCha8(rng.next(), 0)), 10)[0]
+    upper = lloyd(sample, once, plus_plus(sample, once, parts, ChaCha8(rng.next(), 0)), 10)[0]
     rows = [[] for _ in upper]
     for i, z in enumerate(x):
         if w[i] > 0:
@@ -129,7 +182,7 @@ def hierarchical(x, w, k, rng):
     for part, share, seed in zip(rows, shares, [rng.next() for _ in rows]):
         if share:
             own, weights = [x[i] for i in part], [w[i] for i in part]
-            codewords += lloyd(own, weights, start(own, weights, share, "plus_plus", ChaCha8(seed, 0)), 10)[0]
+            codewords += lloyd(own, weights, plus_plus(own, weights, share, ChaCha8(seed, 0)), 10)[0]
     return codewords
 
 
@@ -168,9 +221,9 @@ def lloyd(x, w, codewords, iterations):
         codewords = moved
 
 
-def case(name, x, k, init, seed=0, iterations=25, n_init=1, w=None, e=None):
+def case(name, x, k, init, seed=0, iterations=25, n_init=1, w=None, e=None, batch=0):
     weights = w or [1.0] * len(x)
-    print("case", name, len(x), k, len(x[0]), init, seed, iterations, n_init)
+    print("case", name, len(x), k, len(x[0]), init, seed, iterations, n_init, batch)
     for weight, row in zip(weights, x):
         print("x", *(f"{f32_bits(v):08x}" for v in [weight, *row]))
     for row in e or []:
@@ -178,7 +231,10 @@ def case(name, x, k, init, seed=0, iterations=25, n_init=1, w=None, e=None):
     best = None
     for run in range(n_init):
         codewords = e or start(x, weights, k, init, ChaCha8(seed, run))
-        fit = lloyd(x, weights, codewords, iterations)
+        if batch:
+            fit = minibatch(x, weights, codewords, iterations, batch, seed, run)
+        else:
+            fit = lloyd(x, weights, codewords, iterations)
         if best is None or fit[2][-1] < best[0][2][-1]:
             best = (fit, run)
     (codewords, labels, curve), run = best
@@ -226,6 +282,17 @@ def main():
     case("dead_codewords_and_copies", copies, 5, "given", e=[[0.0], [26.0], [500.0], [600.0], [700.0]])
     case("dead_codeword_and_a_mean", [[0.0], [f32(0.1)], [20.0]], 3, "given", iterations=1, e=[[0.0], [15.0], [1000.0]])
     case("one_codeword", rows(30, 5), 1, "plus_plus", seed=3)
+    case("parallel", rows(90, 3), 6, "parallel", seed=12)
+    case("parallel_start", rows(120, 2), 9, "parallel", seed=13, iterations=0, n_init=2)
+    case("parallel_weighted", rows(60, 3), 5, "parallel", seed=14, iterations=1, w=weights)
+    case("parallel_few_different_rows", [[float(i % 3), 1.0] for i in range(12)], 6, "parallel", seed=15)
+    case("parallel_all_rows_equal", [[f32(0.1), -2.5]] * 9, 4, "parallel", seed=16)
+    case("batches", rows(70, 3), 5, "random", seed=17, iterations=6, batch=20)
+    case("batches_weighted", rows(60, 3), 4, "plus_plus", seed=18, iterations=5, n_init=3, w=weights, batch=16)
+    case("batch_larger_than_the_rows", rows(13, 2), 4, "random", seed=2**64 - 1, iterations=4, batch=40)
+    case("batches_and_parallel", rows(50, 2), 3, "parallel", seed=19, iterations=3, batch=1)
+    case("batches_and_codewords_without_rows", dead, 4, "given", iterations=3, e=[[0.0], [500.0], [600.0], [700.0]],
+         batch=5)
     case("hierarchical", rows(90, 2), 11, "hierarchical", seed=4, iterations=2)
     case("hierarchical_start", rows(40, 3), 9, "hierarchical", seed=5, iterations=0)
     weights = [f32(rng.choice([0.0, 1.0, 2.5])) for _ in range(50)]

@@ -25,21 +25,34 @@ pub(crate) fn accumulate<T: Element>(
     k: usize,
     isa: Isa,
 ) -> Sums {
+    let mut sums = Sums::zero(k, x.cols());
+    accumulate_onto(&mut sums, x, labels, weights, isa);
+    sums
+}
+
+/// As [`accumulate`], on top of the sums of the rows before these, which are whole blocks: the bits are those of all
+/// rows at once.
+pub(crate) fn accumulate_onto<T: Element>(
+    onto: &mut Sums,
+    x: MatrixView<'_, T>,
+    labels: &[u32],
+    weights: Option<&[f32]>,
+    isa: Isa,
+) {
     let d = x.cols();
-    let (ends, order) = sort(labels, k);
+    let (ends, order) = sort(labels, onto.counts.len());
     let job = Job { x, weights, order: &order, block_rows: block_rows(d), kernels: Kernels::of(isa) };
-    let (mut totals, mut sums) = (vec![0.0; k], vec![0.0; k * d]);
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let counts: Vec<u64> = starts.zip(&ends).map(|(start, end)| (end - start) as u64).collect();
-    let of_codewords = sums.par_chunks_mut(d).zip(&mut totals).zip(counts.par_iter().zip(&ends));
+    let of_codewords = onto.sums.par_chunks_mut(d).zip(&mut onto.weights).zip(counts.par_iter().zip(&ends));
     of_codewords.for_each_init(Part::default, |part, ((sum, total), (&count, &end))| {
         part.values.resize(d, 0.0);
         job.sum(end - count as usize..end, part, sum, total);
     });
+    onto.counts.iter_mut().zip(&counts).for_each(|(all, &count)| *all += count);
     if weights.is_none() {
-        totals.iter_mut().zip(&counts).for_each(|(total, &count)| *total = count as f64);
+        onto.weights.iter_mut().zip(&onto.counts).for_each(|(total, &count)| *total = count as f64);
     }
-    Sums { counts, weights: totals, sums, d }
 }
 
 /// The rows in the order of their labels, those of one label in their own order, without those of sentinels; and where

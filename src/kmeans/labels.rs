@@ -1,0 +1,92 @@
+//! A pass that labels every row.
+
+use super::Problem;
+use super::source::{at_row, len};
+use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate_onto, assign_into};
+use crate::codebook::Codebook;
+use crate::error::{Error, Result};
+use crate::matrix::{AnyView, on_view};
+use crate::metrics::OrderedSum;
+use std::ops::Range;
+
+/// Labels and distances: of all rows where these are in memory, else of the block at hand.
+pub(super) struct Labels {
+    pub all: bool,
+    labels: Vec<u32>,
+    sq_distances: Vec<f32>,
+    /// Of the last pass.
+    stats: AssignStats,
+}
+
+/// What a pass adds up.
+pub(super) struct Pass {
+    pub inertia: f64,
+    /// Rows of each label.
+    pub counts: Vec<u64>,
+    pub stats: AssignStats,
+    pub sums: Option<Sums>,
+}
+
+impl Labels {
+    /// Of all `n` rows, or of blocks of them.
+    pub fn new(n: usize, all: bool) -> Labels {
+        let held = if all { n } else { 0 };
+        Labels { all, labels: vec![0; held], sq_distances: vec![0.0; held], stats: AssignStats::default() }
+    }
+
+    /// Those of some rows. Of a block, whatever the block before left there.
+    pub fn of(&mut self, rows: Range<usize>) -> (&mut [u32], &mut [f32]) {
+        let range = if self.all { rows } else { 0..rows.len() };
+        if self.labels.len() < range.end {
+            self.labels.resize(range.end, 0);
+            self.sq_distances.resize(range.end, 0.0);
+        }
+        (&mut self.labels[range.clone()], &mut self.sq_distances[range])
+    }
+
+    /// Those of the last pass.
+    pub fn into_assignment(self) -> Assignment {
+        Assignment { labels: self.labels, sq_distances: self.sq_distances, stats: self.stats }
+    }
+}
+
+/// Labels every row, and adds the rows up by their labels where `with_sums` asks for it. `tell` hears how many are done
+/// after every block.
+pub(super) fn label<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
+    codebook: &Codebook,
+    with_sums: bool,
+    labels: &mut Labels,
+    mut tell: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Pass, E> {
+    let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
+    let (mut inertia, mut counts, mut stats) = (OrderedSum::new(d), vec![0; k], AssignStats::default());
+    let mut sums = with_sums.then(|| Sums::zero(k, d));
+    problem.source.each_block(|first, x| {
+        let rows = first..first + len(x);
+        let (labels, sq_distances) = labels.of(rows.clone());
+        stats += assign(x, first, codebook, labels, sq_distances)?;
+        for ((i, &label), &sq_distance) in rows.clone().zip(&*labels).zip(&*sq_distances) {
+            counts[label as usize] += 1;
+            inertia.add(weights.share(i, sq_distance));
+        }
+        if let Some(sums) = &mut sums {
+            accumulate_onto(sums, x, labels, weights.0.map(|weights| &weights[rows.clone()]))?;
+        }
+        tell(rows.end)
+    })?;
+    labels.stats = stats;
+    Ok(Pass { inertia: inertia.total(), counts, stats, sums })
+}
+
+/// Labels a block that starts at row `first`.
+pub(super) fn assign(
+    x: AnyView<'_>,
+    first: usize,
+    codebook: &Codebook,
+    labels: &mut [u32],
+    sq_distances: &mut [f32],
+) -> Result<AssignStats> {
+    let options = AssignOptions::default();
+    on_view!(x, x => assign_into(x, codebook, options, labels, sq_distances)).map_err(|error| at_row(error, first))
+}
