@@ -120,9 +120,11 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
     folder.f32("narrow.npy", &[4, 5], &[0.0; 20]);
     folder.array("empty.npy", "<f4", &[9, 0], Vec::new());
     folder.write("there.npy", b"");
+    folder.write("bad.safetensors", b"nothing");
+    folder.ok(&["train", "x.npy", "-k", "4", "-o", "model.safetensors"]);
     let base = ["train", "x.npy", "-k", "4", "-o", "new.npy"];
     let before = folder.names();
-    let cases: [Case; 16] = [
+    let cases: [Case; 24] = [
         (
             &["train", "x.npy", "-k", "501", "-o", "new.npy"],
             &[],
@@ -134,14 +136,27 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
         (&["train", "empty.npy", "-k", "4", "-o", "new.npy"], &[], 3, &["empty.npy", "at least one column"]),
         (&["train", "x.npy", "-k", "4", "-o", "x.npy"], &["--force"], 2, &["x.npy: is an input"]),
         (&["train", "x.npy", "-k", "4", "-o", "there.npy"], &[], 2, &["there.npy: exists already", "--force"]),
-        (&["train", "x.npy", "-k", "4", "-o", "new.safetensors"], &[], 2, &["new.safetensors", ".npy"]),
+        (&base, &["--sample", "3"], 2, &["--sample 3", "at least 4 vectors", "-k"]),
+        (&base, &["--sample", "4", "--max-memory", "200"], 2, &["--max-memory 200 bytes", "smaller sample"]),
+        (&base, &["--plot", "new.npy"], 2, &["new.npy: is named for both codebook and plot"]),
+        (&base, &["--plot", "there.npy"], 2, &["there.npy: exists already", "--force"]),
+        (&base, &["--checkpoint", "c.npy"], 2, &["c.npy: checkpoints are .safetensors files"]),
+        (
+            &base,
+            &["--checkpoint", "c.safetensors", "--resume"],
+            3,
+            &["c.safetensors: no such file", "leave out --resume"],
+        ),
+        (&base, &["--checkpoint", "bad.safetensors", "--resume"], 3, &["bad.safetensors: no checkpoint"]),
+        (&base, &["--checkpoint", "bad.safetensors"], 2, &["bad.safetensors: exists already", "--force"]),
+        (&base, &["--checkpoint", "model.safetensors", "--resume"], 3, &["model.safetensors", "codeword-checkpoint"]),
         (&base, &["--codes", "new.npy"], 2, &["new.npy: is named for both codebook and codes"]),
         (&base, &["--weights", "short.npy"], 3, &["short.npy", "one weight for each of 500 vectors", "(3,)"]),
         (&base, &["--weights", "minus.npy"], 3, &["minus.npy: weights", "not negative", "-2 for row 1"]),
         (&base, &["--weights", "light.npy"], 3, &["at least 4 vectors of weight above 0", "got 0"]),
         (&base, &["--start", "start.npy"], 3, &["start.npy: expected 4 codewords", "got 2", "-k"]),
         (&base, &["--start", "narrow.npy"], 3, &["expected vectors of 5 columns"]),
-        (&base, &["--max-memory", "1K"], 2, &["--max-memory 1.0 KiB", "holds all vectors in memory"]),
+        (&base, &["--max-memory", "1K"], 2, &["--max-memory 1.0 KiB", "needs at least", "--sample"]),
         (&base, &["--precision", "fast"], 2, &["--precision fast", "leave it out"]),
         (&base, &["--device", "cuda:0,1"], 4, &["no CUDA device"]),
     ];
@@ -164,6 +179,11 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
         &["-k", "4", "--init", "best"],
         &["-k", "4", "--iterations", "-1"],
         &["-k", "4", "--start", "start.npy", "--init", "random"],
+        &["-k", "4", "--minibatch", "0"],
+        &["-k", "4", "--minibatch", "9", "--tolerance", "0.1"],
+        &["-k", "4", "--sample", "0"],
+        &["-k", "4", "--resume"],
+        &["-k", "4", "--checkpoint", "c.safetensors", "--n-init", "2"],
         &[],
     ] {
         let output = folder.run(&[&["train", "x.npy", "-o", "new.npy"], wrong].concat());
@@ -177,8 +197,8 @@ fn progress_tells_iteration_inertia_change_and_time_left() {
     let (folder, ..) = sample();
     let output = folder.run(&["train", "x.npy", "-k", "3", "-o", "e.npy", "--iterations", "4", "--progress", "always"]);
     let text = stderr(&output);
-    let line = text.lines().find(|line| line.contains("5/5 passes")).unwrap_or_else(|| panic!("{text}"));
-    for word in ["train", "100 %", "inertia ", ", -0.", "s left"] {
+    let line = text.lines().find(|line| line.contains("vectors, pass 5/5")).unwrap_or_else(|| panic!("{text}"));
+    for word in ["train", "100 %", "2500/2500", "inertia ", ", -0.", "s left"] {
         assert!(line.contains(word), "'{word}' in: {line}");
     }
     assert!(text.contains("e.npy: (3, 6) f32 codebook in "), "{text}");

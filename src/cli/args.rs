@@ -47,8 +47,9 @@ pub enum Verb {
 
 /// Learn a codebook from vectors, by k-means
 ///
-/// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit. The
-/// vectors are held in memory. Codewords that no vector is nearest to move to the vectors farthest from theirs.
+/// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit.
+/// Vectors that do not fit into --max-memory are read again in every pass. Codewords that no vector is nearest to move
+/// to the vectors farthest from theirs.
 #[derive(Debug, ClapArgs)]
 pub struct Train {
     #[command(flatten)]
@@ -57,7 +58,7 @@ pub struct Train {
     #[arg(short, long = "codewords", value_name = "K", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..u32::MAX as i64))]
     pub k: u32,
-    /// Codebook to write: f32 of shape (K, d) (.npy)
+    /// Codebook to write: f32 of shape (K, d) (.npy, or .safetensors with metadata)
     #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// Also write the code of every vector, as encode would
@@ -66,8 +67,9 @@ pub struct Train {
     /// How often each vector counts: numbers of at least 0, one for each (.npy, .safetensors)
     #[arg(long, value_name = "W", value_hint = ValueHint::FilePath)]
     pub weights: Option<PathBuf>,
-    /// Where to start: random vectors; kmeans++, which spreads them and takes one more pass for each codeword; or, for
-    /// thousands of codewords, hierarchical: k-means within parts of the vectors
+    /// Where to start: random vectors; kmeans++, which spreads them and takes one more pass for each codeword; kmeans||,
+    /// which spreads them in six passes, worth about ten iterations together; or, for thousands of codewords,
+    /// hierarchical: k-means within parts of the vectors
     #[arg(long, value_name = "INIT", default_value = "kmeans++")]
     pub init: InitChoice,
     /// Start from the codewords of this codebook (.npy, .safetensors)
@@ -86,6 +88,23 @@ pub struct Train {
     /// What the random numbers follow from
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+    /// Move the codewords by N random vectors in an iteration, in place of all of them
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "tolerance",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub minibatch: Option<u32>,
+    /// Learn from N of the vectors, held in memory, each as likely; all of them where there are no more
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Also write a picture of the inertia by iteration and of the use of the codewords
+    #[arg(long, value_name = "SVG", value_hint = ValueHint::FilePath)]
+    pub plot: Option<PathBuf>,
+    /// Write after every iteration where the training stands (.safetensors)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "n_init")]
+    pub checkpoint: Option<PathBuf>,
+    /// Go on from the checkpoint of the same training, to the same bytes; --iterations may be raised
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["init", "start", "n_init"])]
+    pub resume: bool,
 }
 
 /// Write the nearest codeword of every vector

@@ -19,6 +19,7 @@ mod report;
 mod shares;
 mod signals;
 mod stream;
+mod tensors;
 mod train;
 mod values;
 

@@ -8,7 +8,7 @@ use crate::cli::signals::STOP;
 use codeword::Error;
 use codeword::io::npy::{Header, Reader, Scalar, Writer};
 use std::fs::{File, Metadata};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -48,31 +48,38 @@ impl Target {
 
 /// Refuses targets that exist, that are inputs, or that are one file, before any work is done.
 pub fn check(targets: &[Target], inputs: &[&Reader], global: &Global) -> Result<()> {
+    let files: Vec<_> = targets.iter().map(|target| (target.role, &*target.path)).collect();
+    let inputs: Vec<_> = inputs.iter().map(|input| input.file()).collect();
+    check_files(&files, &inputs, global)
+}
+
+/// As [`check`], of files of any kind with their roles.
+pub fn check_files(files: &[(&str, &Path)], inputs: &[&Path], global: &Global) -> Result<()> {
     let usage = |message: String| Err(Failure::new(Exit::Usage, message));
-    for (i, target) in targets.iter().enumerate() {
-        let name = target.path.display();
+    for (i, &(role, path)) in files.iter().enumerate() {
+        let name = path.display();
         for input in inputs {
-            if is_same(&target.path, input.file()) {
+            if is_same(path, input) {
                 return usage(format!(
                     "{name}: is an input, and would be replaced while it is read; name another output"
                 ));
             }
         }
-        if let Some(twin) = targets[..i].iter().find(|twin| is_same(&twin.path, &target.path)) {
-            return usage(format!("{name}: is named for both {} and {}; name two files", twin.role, target.role));
+        if let Some(twin) = files[..i].iter().find(|(_, twin)| is_same(twin, path)) {
+            return usage(format!("{name}: is named for both {} and {role}; name two files", twin.0));
         }
-        let parent = parent(&target.path);
-        if target.path.is_dir() || name.to_string().ends_with(std::path::is_separator) {
+        let parent = parent(path);
+        if path.is_dir() || name.to_string().ends_with(std::path::is_separator) {
             return usage(format!("{name}: is a folder; name a file in it"));
         }
         if !parent.is_dir() {
             let parent = parent.display();
             return usage(format!("{name}: there is no folder {parent}; create it or name another output"));
         }
-        match std::fs::symlink_metadata(&target.path) {
+        match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return usage(format!("{name}: cannot be written: {error}; name another output")),
-            Ok(_) if std::fs::metadata(&target.path).is_ok_and(|it| !it.is_file()) => {
+            Ok(_) if std::fs::metadata(path).is_ok_and(|it| !it.is_file()) => {
                 return usage(format!(
                     "{name}: is not a regular file, and outputs are renamed into place; name a file"
                 ));
@@ -88,57 +95,95 @@ pub fn check(targets: &[Target], inputs: &[&Reader], global: &Global) -> Result<
 
 /// A file being written.
 pub struct Output {
-    target: Target,
+    /// The path as the user gave it, and the bytes to come, as far as they are known.
+    path: PathBuf,
+    bytes: u64,
     /// Where it is renamed to: the target, behind symbolic links.
     to: PathBuf,
-    writer: Writer,
+    content: Content,
     temporary: tempfile::TempPath,
 }
 
+enum Content {
+    Array(Writer),
+    Whole(File),
+}
+
 impl Output {
-    /// Starts a file beside its target.
+    /// Starts an array beside its target.
     pub fn create(target: Target) -> Result<Output> {
-        let to = std::fs::canonicalize(&target.path).unwrap_or_else(|_| target.path.clone());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".codeword-").suffix(".partial");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As any other new file: the umask is taken off. The default of temporary files is "the owner only".
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(parent(&to));
-        let (file, temporary) =
-            file.map_err(|source| failed(&target.path, "create a file beside it", source, 0))?.into_parts();
         let bytes = target.bytes();
-        let writer = Writer::new(file, &target.path, target.header.clone());
-        let writer = writer.map_err(|error| explain(error, &target.path, bytes))?;
-        Ok(Output { target, to, writer, temporary })
+        let (path, header) = (target.path, target.header);
+        let array = |file| Writer::new(file, &path, header).map_err(|error| explain(error, &path, bytes));
+        let (to, file, temporary) = beside(&path)?;
+        Ok(Output { bytes, to, content: Content::Array(array(file)?), temporary, path })
+    }
+
+    /// Starts a file of any kind beside its target.
+    pub fn whole(path: &Path) -> Result<Output> {
+        let (to, file, temporary) = beside(path)?;
+        Ok(Output { path: path.into(), bytes: 0, to, content: Content::Whole(file), temporary })
     }
 
     /// Writes rows of f32.
     pub fn write_rows(&mut self, first: usize, rows: &[f32]) -> Result<()> {
-        self.writer.write_rows(first, rows).map_err(|error| explain(error, &self.target.path, self.target.bytes()))
+        self.write(|writer| writer.write_rows(first, rows))
     }
 
     /// Writes codes at a position in storage order.
     pub fn write_codes(&mut self, first: usize, codes: &[u32]) -> Result<()> {
-        self.writer.write_codes(first, codes).map_err(|error| explain(error, &self.target.path, self.target.bytes()))
+        self.write(|writer| writer.write_codes(first, codes))
     }
 
     /// Writes f32 values at a position in storage order.
     pub fn write_values(&mut self, first: usize, values: &[f32]) -> Result<()> {
-        self.writer.write_values(first, values).map_err(|error| explain(error, &self.target.path, self.target.bytes()))
+        self.write(|writer| writer.write_values(first, values))
     }
+
+    fn write(&mut self, work: impl FnOnce(&mut Writer) -> codeword::Result<()>) -> Result<()> {
+        match &mut self.content {
+            Content::Array(writer) => work(writer).map_err(|error| explain(error, &self.path, self.bytes)),
+            Content::Whole(_) => Err(Failure::new(Exit::Failed, format!("{}: is no array", self.path.display()))),
+        }
+    }
+
+    /// Writes a file that is no `.npy` array, after what was written before.
+    pub fn write_whole(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.content {
+            Content::Whole(file) => {
+                file.write_all(bytes).map_err(|source| failed(&self.path, "write", source, bytes.len() as u64))
+            }
+            Content::Array(_) => Err(Failure::new(Exit::Failed, format!("{}: is an array", self.path.display()))),
+        }
+    }
+}
+
+/// A new file beside the one that `path` names, behind symbolic links, and where that is.
+fn beside(path: &Path) -> Result<(PathBuf, File, tempfile::TempPath)> {
+    let to = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".codeword-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any other new file: the umask is taken off. The default of temporary files is "the owner only".
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.tempfile_in(parent(&to)).map_err(|source| failed(path, "create a file beside it", source, 0))?;
+    let (file, temporary) = file.into_parts();
+    Ok((to, file, temporary))
 }
 
 /// Finishes all files, then renames all of them into place. Where a rename fails, files that were not there before
 /// are taken back; what `--force` replaced stays replaced.
 pub fn commit(outputs: Vec<Output>, force: bool) -> Result<()> {
     let mut finished = Vec::new();
-    for Output { target, to, writer, temporary } in outputs {
-        writer.finish().map_err(|error| explain(error, &target.path, target.bytes()))?;
-        finished.push((target.path, to, temporary));
+    for Output { path, bytes, to, content, temporary } in outputs {
+        match content {
+            Content::Array(writer) => drop(writer.finish().map_err(|error| explain(error, &path, bytes))?),
+            Content::Whole(file) => file.sync_all().map_err(|source| failed(&path, "store", source, bytes))?,
+        }
+        finished.push((path, to, temporary));
     }
     if STOP.load(Ordering::Relaxed) {
         return Err(Failure::interrupted());

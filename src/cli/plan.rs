@@ -11,9 +11,9 @@ use serde_json::json;
 /// Buffers in the ring: one each for reading, computing and writing, and one to even out their jitter.
 const BUFFERS: usize = 4;
 /// Memory for buffers where `--max-memory` does not say.
-const DEFAULT_MEMORY: u64 = 256 << 20;
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
 /// Bytes beyond which a buffer gains nothing and only delays the first result.
-const MAX_BUFFER: u64 = 32 << 20;
+pub const MAX_BUFFER: u64 = 32 << 20;
 /// Multiply-adds of a block, some tenths of a second of a processor: progress moves and Ctrl-C is heard at that pace.
 const MAX_WORK: u64 = 1 << 33;
 /// Rows that a block has even so, or the cores would run idle between blocks.

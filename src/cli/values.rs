@@ -42,6 +42,8 @@ pub enum InitChoice {
     Random,
     #[value(name = "kmeans++")]
     PlusPlus,
+    #[value(name = "kmeans||")]
+    Parallel,
     Hierarchical,
 }
 

@@ -1,17 +1,26 @@
 //! `codeword train`: a codebook learned from vectors.
 
+mod checkpoint;
+mod files;
+mod follow;
+mod plot;
+mod rows;
+
 use crate::cli::args::{self, Global, Train};
-use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::input::{self, Model, Vectors};
-use crate::cli::output::{self, Output, Target};
+use crate::cli::output;
 use crate::cli::pipeline::Times;
-use crate::cli::plan::{Blocks, Plan, RowCost};
-use crate::cli::progress::Progress;
-use crate::cli::report::{self, Clock, Report, number, shape_text, size_text};
+use crate::cli::plan::{Plan, RowCost};
+use crate::cli::report::{self, Clock, Report, number, shape_text};
 use crate::cli::signals::STOP;
-use crate::cli::values::{CodeDtype, InitChoice};
-use codeword::io::npy::{Reader, Scalar};
-use codeword::{Codebook, Device, Error, Init, KMeans, KMeansFit, MatrixView, Precision, Step};
+use crate::cli::values::InitChoice;
+use checkpoint::Checkpoint;
+use codeword::io::npy::Reader;
+use codeword::{Codebook, Device, Error, Init, KMeans, KMeansState, Precision, Step};
+use files::Outputs;
+use follow::Follow;
+use rows::{Place, Rows};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -24,25 +33,28 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let weights = args.weights.as_deref().map(|file| open_weights(file, &vectors)).transpose()?;
     let start = args.start.as_deref().map(|file| open_start(file, k, &vectors)).transpose()?;
     check(args, &vectors, global)?;
-    let targets = targets(args, &vectors)?;
+    let targets = files::targets(args, &vectors)?;
     let mut inputs = vec![("vectors", &vectors.reader)];
     inputs.extend(weights.as_ref().map(|reader| ("weights", reader)));
     inputs.extend(start.as_ref().map(|model| ("start", &model.reader)));
-    let readers: Vec<&Reader> = inputs.iter().map(|&(_, reader)| reader).collect();
-    output::check(&targets, &readers, global)?;
+    files::check(args, &targets, &inputs, global)?;
+    let checkpoint = args.checkpoint.as_deref().map(|path| Checkpoint::new(path, args, &vectors));
+    let resumed = checkpoint.as_ref().filter(|_| args.resume).map(Checkpoint::read).transpose()?;
     let device = global.open_devices()?.only("train")?;
 
-    let passes = (args.iterations as usize).saturating_add(1).saturating_mul(args.n_init as usize);
-    let work = (k as u64).saturating_mul(d as u64).saturating_mul(passes as u64);
-    let blocks = in_memory(args, n, d, global)?;
+    let (place, blocks) = rows::plan(args, &vectors, global)?;
+    let learned_from = if let Place::Sample(count) = place { count } else { n };
+    let labelled = labelled(args, learned_from);
     if global.dry_run {
+        let passes = (labelled / learned_from.max(1) as u64) as usize;
+        let work = (k as u64).saturating_mul(d as u64).saturating_mul(passes as u64);
         let cost = RowCost { buffer: 4 * d as u64, scratch: 0, work };
         let precision = Some(Precision::Exact);
         let plan = Plan {
             verb: "train",
             inputs: &inputs,
             targets: &targets,
-            n,
+            n: learned_from,
             cost,
             passes,
             blocks,
@@ -52,42 +64,57 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         return plan.print(global);
     }
 
-    let (x, rounded) = clock.load(|| input::read_all(&vectors.reader))?;
-    let view = MatrixView::new(&x, n, d).or_exit(Exit::BadInput)?;
-    let weights = weights.map(|reader| clock.load(|| input::read_all(&reader))).transpose()?;
+    let ended = |halt: Halt| match halt {
+        Halt::Stopped => interrupted(checkpoint.as_ref()),
+        Halt::Failed(failure) => failure,
+        Halt::Library(error) => explain(error, &vectors, args.weights.as_deref()),
+    };
+    let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(ended)?;
+    let weights = weights.map(|reader| clock.load(|| rows.weights(&reader))).transpose()?;
     if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {
         log::warn!("{}: {rounded} rows of weights were rounded to f32", file.display());
     }
     let start = start.map(|model| model.load(&Device::cpu(), &mut clock)).transpose()?;
-    let mut outputs: Vec<Output> = targets.iter().cloned().map(Output::create).collect::<Result<_>>()?;
+    let params = params(args, start, resumed.clone());
+    let mut outputs = Outputs::create(args, &targets)?;
 
-    let mut progress = Progress::new(global, "train", passes, "passes");
-    let watch = |step| match STOP.load(Ordering::Relaxed) {
-        true => Err(Halt::Stopped),
-        false => {
-            follow(&mut progress, step, k);
-            Ok(())
+    let mut follow = Follow::new(args, learned_from, labelled, resumed.as_ref(), global);
+    let observe = |step: Step, state: Option<&KMeansState>| {
+        if STOP.load(Ordering::Relaxed) {
+            return Err(Halt::Stopped);
+        }
+        follow.step(step);
+        match (&checkpoint, step, state) {
+            (Some(checkpoint), Step::Moved { .. }, Some(state)) => Ok(checkpoint.write(state)?),
+            _ => Ok(()),
         }
     };
     let weights = weights.as_ref().map(|(weights, _)| &weights[..]);
-    let fit =
-        clock.prepare(|| params(args, start).fit_with(view, weights, &device, watch)).map_err(|halt| match halt {
-            Halt::Stopped => Failure::interrupted(),
-            Halt::Failed(error) => explain(error, &vectors, args.weights.as_deref()),
-        })?;
-    drop(progress);
+    let fit = clock.prepare(|| params.fit_source(&mut rows.source(blocks.rows), weights, &device, observe)).map_err(
+        |halt| match halt {
+            Halt::Library(error) => ended(Halt::Library(rows.in_file(error))),
+            halt => ended(halt),
+        },
+    )?;
+    drop(follow);
 
     let writing = Instant::now();
-    write(&mut outputs, &fit)?;
-    output::commit(outputs, global.force)?;
+    outputs.write_model(&fit)?;
+    if let Some(codes) = &mut outputs.codes {
+        files::write_codes(codes, &vectors, &fit.codebook, blocks, global)?;
+    }
+    output::commit(outputs.into_all(), global.force)?;
     let seconds = clock.stop(Times { write: writing.elapsed(), ..Times::default() });
-    let dead = dead(&fit);
+    let (rounded, dead) = (rows.rounded(), fit.counts.iter().filter(|&&count| count == 0).count());
     if global.json {
         let (verb, dtype, precision) = ("train", vectors.reader.header().scalar, Some(Precision::Exact));
         let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: Some(fit.stats) };
         // An infinite number has no form in JSON: it is null.
         return report.print(json!({
             "rounded_rows": rounded,
+            "learned_from": learned_from,
+            "streamed": place == Place::File,
+            "minibatch": args.minibatch,
             "inertia": fit.inertia,
             "iterations": fit.iterations(),
             "converged": fit.converged,
@@ -101,9 +128,10 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let shape = shape_text(&targets[0].header.shape);
     let (inertia, iterations, total) = (number(fit.inertia), fit.iterations(), seconds.total);
     let end = if fit.converged { ", converged" } else { "" };
+    let of = if learned_from < n { format!(" of a sample of {learned_from}") } else { String::new() };
     let path = args.output.display();
     global.say(&format!(
-        "{path}: {shape} f32 codebook in {total:.2} s, inertia {inertia} after {iterations} iterations{end}"
+        "{path}: {shape} f32 codebook in {total:.2} s, inertia {inertia}{of} after {iterations} iterations{end}"
     ));
     if dead > 0 {
         global.say(&format!(
@@ -117,15 +145,47 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
 }
 
 /// Why training ended early.
-enum Halt {
+pub enum Halt {
     Stopped,
-    Failed(Error),
+    Failed(Failure),
+    Library(Error),
 }
 
 impl From<Error> for Halt {
     fn from(error: Error) -> Halt {
-        Halt::Failed(error)
+        Halt::Library(error)
     }
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Halt {
+        match failure.exit {
+            Exit::Interrupted => Halt::Stopped,
+            _ => Halt::Failed(failure),
+        }
+    }
+}
+
+/// Ended by Ctrl-C.
+fn interrupted(checkpoint: Option<&Checkpoint>) -> Failure {
+    match checkpoint.filter(|checkpoint| checkpoint.path().exists()) {
+        Some(checkpoint) => {
+            let path = checkpoint.path().display();
+            let message = format!("interrupted; no codebook was written; add --resume to go on from {path}");
+            Failure::new(Exit::Interrupted, message)
+        }
+        None => Failure::interrupted(),
+    }
+}
+
+/// Rows to label in all, the start left out.
+fn labelled(args: &Train, n: usize) -> u64 {
+    let (n, iterations) = (n as u64, u64::from(args.iterations));
+    let run = match args.minibatch {
+        None => iterations.saturating_add(1).saturating_mul(n),
+        Some(batch) => iterations.saturating_mul(batch.into()).saturating_add(n),
+    };
+    run.saturating_mul(args.n_init.into())
 }
 
 /// Refuses what cannot be learned before anything is read.
@@ -145,6 +205,13 @@ fn check(args: &Train, vectors: &Vectors, global: &Global) -> Result<()> {
         );
         return Err(Failure::new(Exit::BadInput, message));
     }
+    if let Some(sample) = args.sample.filter(|&sample| sample < args.k) {
+        let message = format!(
+            "--sample {sample}: expected at least {} vectors, as many as codewords; draw more, or ask for fewer with -k",
+            args.k
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     if vectors.d == 0 {
         let shape = shape_text(&vectors.reader.header().shape);
         let message =
@@ -152,40 +219,6 @@ fn check(args: &Train, vectors: &Vectors, global: &Global) -> Result<()> {
         return Err(Failure::new(Exit::BadInput, message));
     }
     Ok(())
-}
-
-/// The files to write, the codebook first.
-fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
-    if args.output.extension().is_some_and(|it| it.eq_ignore_ascii_case("safetensors")) {
-        let message = format!("{}: codebooks are written as .npy; name a .npy file", args.output.display());
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let (reader, k) = (&vectors.reader, args.k as usize);
-    let mut targets = vec![Target::new("codebook", &args.output, Scalar::F32, &[k, vectors.d], reader)?.in_c_order()];
-    if let Some(path) = &args.codes {
-        targets.push(Target::new("codes", path, CodeDtype::smallest(k).scalar(), reader.leading(), reader)?);
-    }
-    Ok(targets)
-}
-
-/// One block of all rows, with what is computed of them, within the limit.
-fn in_memory(args: &Train, n: usize, d: usize, global: &Global) -> Result<Blocks> {
-    // Labels, distances and the order of the rows; those of the best run so far; a weight.
-    let beside = 12 + if args.n_init > 1 { 8 } else { 0 } + if args.weights.is_some() { 4 } else { 0 };
-    let rows = (n as u64).saturating_mul(4 * d as u64 + beside);
-    // Codewords old and new, sums, and the packed forms of a codebook.
-    let memory = rows.saturating_add(u64::from(args.k).saturating_mul(32 * d as u64));
-    match global.max_memory {
-        Some(size) if size.0 < memory => {
-            let message = format!(
-                "--max-memory {}: train holds all vectors in memory, about {}; allow that, or train on fewer vectors",
-                size_text(size.0),
-                size_text(memory)
-            );
-            Err(Failure::new(Exit::Usage, message))
-        }
-        _ => Ok(Blocks { rows: n, buffers: 1, memory }),
-    }
 }
 
 /// Opens the weights, one for each vector in the order in which the vectors are read.
@@ -223,36 +256,25 @@ fn open_start(file: &Path, k: usize, vectors: &Vectors) -> Result<Model> {
     Ok(model)
 }
 
-fn params(args: &Train, start: Option<Codebook>) -> KMeans {
-    let init = match (start, args.init) {
-        (Some(codebook), _) => Init::Given(codebook),
-        (None, InitChoice::Random) => Init::RandomRows,
-        (None, InitChoice::PlusPlus) => Init::PlusPlus,
-        (None, InitChoice::Hierarchical) => Init::Hierarchical,
+fn params(args: &Train, start: Option<Codebook>, resumed: Option<KMeansState>) -> KMeans {
+    let init = match (resumed, start, args.init) {
+        (Some(state), ..) => Init::Resume(state),
+        (_, Some(codebook), _) => Init::Given(codebook),
+        (_, _, InitChoice::Random) => Init::RandomRows,
+        (_, _, InitChoice::PlusPlus) => Init::PlusPlus,
+        (_, _, InitChoice::Parallel) => Init::Parallel,
+        (_, _, InitChoice::Hierarchical) => Init::Hierarchical,
     };
     let (iterations, n_init) = (args.iterations as usize, args.n_init as usize);
-    KMeans::new(args.k as usize)
+    let params = KMeans::new(args.k as usize)
         .init(init)
         .iterations(iterations)
         .tolerance(args.tolerance)
         .seed(args.seed)
-        .n_init(n_init)
-}
-
-/// Shows a step: `passes, inertia 5.373e8, -0.52 %`.
-fn follow(progress: &mut Progress, step: Step, k: usize) {
-    match step {
-        Step::Iteration { inertia, before, .. } => {
-            let change = before.map(|before| format!(", {:+.3} %", 100.0 * (inertia / before - 1.0)));
-            progress.tell(format!("passes, inertia {}{}", number(inertia), change.unwrap_or_default()));
-            progress.advance(1);
-        }
-        Step::Start { codewords, .. } => {
-            progress.tell(format!("passes, start {codewords}/{k}"));
-            progress.advance(0);
-        }
-        // What a later version of the library tells.
-        _ => {}
+        .n_init(n_init);
+    match args.minibatch {
+        Some(rows) => params.minibatch(rows as usize),
+        None => params,
     }
 }
 
@@ -264,22 +286,4 @@ fn explain(error: Error, vectors: &Vectors, weights: Option<&Path>) -> Failure {
         }
         (error, _) => vectors.explain(error, 0, "remove or repair it"),
     }
-}
-
-fn write(outputs: &mut [Output], fit: &KMeansFit) -> Result<()> {
-    let codewords = fit.codebook.codewords().or_exit(Exit::Failed)?;
-    for j in 0..codewords.rows() {
-        outputs[0].write_rows(j, codewords.row(j))?;
-    }
-    match outputs.get_mut(1) {
-        Some(codes) => codes.write_codes(0, &fit.assignment.labels),
-        None => Ok(()),
-    }
-}
-
-/// Codewords that no vector is nearest to.
-fn dead(fit: &KMeansFit) -> usize {
-    let mut used = vec![false; fit.codebook.k()];
-    fit.assignment.labels.iter().for_each(|&label| used[label as usize] = true);
-    used.iter().filter(|&&used| !used).count()
 }

@@ -1,0 +1,92 @@
+//! The state of a training, written after every iteration, from which `--resume` goes on.
+
+use crate::cli::args::Train;
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::input::Vectors;
+use crate::cli::output::{self, Output};
+use crate::cli::report::shape_text;
+use crate::cli::tensors::{self, Tensor, Values};
+use codeword::{KMeansState, Matrix};
+use safetensors::{Dtype, SafeTensors};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "codeword-checkpoint";
+
+/// Where it is, and what its bytes depend on besides the values of the vectors.
+pub struct Checkpoint {
+    path: PathBuf,
+    metadata: Vec<(&'static str, String)>,
+}
+
+impl Checkpoint {
+    pub fn new(path: &Path, args: &Train, vectors: &Vectors) -> Checkpoint {
+        let mut metadata = tensors::metadata(FORMAT, args.k as usize, vectors.d);
+        let or_all = |count: Option<u32>| count.map_or("all".to_string(), |count| count.to_string());
+        metadata.extend([
+            ("vectors", vectors.n.to_string()),
+            ("seed", args.seed.to_string()),
+            ("tolerance", args.tolerance.to_string()),
+            ("minibatch", or_all(args.minibatch)),
+            ("sample", or_all(args.sample)),
+            ("weights", args.weights.is_some().to_string()),
+        ]);
+        Checkpoint { path: path.into(), metadata }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the state in place of the one before, in one step.
+    pub fn write(&self, state: &KMeansState) -> Result<()> {
+        let (k, d) = (state.codewords.rows(), state.codewords.cols());
+        let tensors = [
+            Tensor { name: "codewords", shape: vec![k, d], values: Values::F32(state.codewords.as_slice()) },
+            Tensor { name: "curve", shape: vec![state.curve.len()], values: Values::F64(&state.curve) },
+            Tensor { name: "weights", shape: vec![state.weights.len()], values: Values::F64(&state.weights) },
+        ];
+        let mut output = Output::whole(&self.path)?;
+        output.write_whole(&tensors::file(&tensors, &self.metadata))?;
+        // What was there before was replaced by the user's leave: the first time that was checked.
+        output::commit(vec![output], true)
+    }
+
+    /// Reads a state, which must be of the same training.
+    pub fn read(&self) -> Result<KMeansState> {
+        let name = self.path.display();
+        let bad = |message: String| Failure::new(Exit::BadInput, format!("{name}: {message}"));
+        let bytes = match std::fs::read(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(bad("no such file; leave out --resume to start from the beginning".into()));
+            }
+            bytes => bytes.map_err(|error| bad(format!("cannot be read: {error}")))?,
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(format!("no checkpoint: {error}")))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("no checkpoint: {error}")))?;
+        for (key, expected) in self.metadata.iter().filter(|(key, _)| *key != "version") {
+            let got = header.metadata().as_ref().and_then(|entries| entries.get(*key));
+            if got != Some(expected) {
+                let got = got.map_or("nothing", String::as_str);
+                let way_out = "resume with what it was made with, or leave out --resume";
+                return Err(bad(format!("expected a checkpoint with {key} {expected}, got {got}; {way_out}")));
+            }
+        }
+        let tensor = |name: &str, dtype: Dtype, rank: usize| {
+            let tensor = file.tensor(name).ok().filter(|it| it.dtype() == dtype && it.shape().len() == rank);
+            tensor.ok_or_else(|| bad(format!("expected a tensor '{name}' of {rank} axes and type {dtype}")))
+        };
+        let codewords = tensor("codewords", Dtype::F32, 2)?;
+        let (k, d) = (codewords.shape()[0], codewords.shape()[1]);
+        let values = codewords.data().chunks_exact(4).map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]]));
+        let wide = |name: &str| -> Result<Vec<f64>> {
+            let tensor = tensor(name, Dtype::F64, 1)?;
+            let values = tensor.data().as_chunks::<8>().0;
+            Ok(values.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+        };
+        if self.metadata.iter().any(|(key, value)| *key == "d" && *value != d.to_string()) {
+            return Err(bad(format!("holds codewords of shape {}", shape_text(codewords.shape()))));
+        }
+        let codewords = Matrix::new(values.collect(), k, d).or_exit(Exit::BadInput)?;
+        Ok(KMeansState { codewords, curve: wide("curve")?, weights: wide("weights")? })
+    }
+}

@@ -1,0 +1,114 @@
+//! What a training writes: the codebook, codes, a plot.
+
+use super::plot;
+use crate::cli::args::{Global, Train};
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::input::Vectors;
+use crate::cli::output::{self, Output, Target};
+use crate::cli::plan::Blocks;
+use crate::cli::stream::{Block, Stream};
+use crate::cli::tensors::{self, Tensor, Values};
+use crate::cli::values::CodeDtype;
+use codeword::io::npy::{Reader, Scalar};
+use codeword::{AssignOptions, Codebook, SourceFit, assign_into};
+use std::path::Path;
+
+/// The arrays to write, the codebook first.
+pub fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
+    let (reader, k) = (&vectors.reader, args.k as usize);
+    let mut targets = vec![Target::new("codebook", &args.output, Scalar::F32, &[k, vectors.d], reader)?.in_c_order()];
+    if let Some(path) = &args.codes {
+        targets.push(Target::new("codes", path, CodeDtype::smallest(k).scalar(), reader.leading(), reader)?);
+    }
+    Ok(targets)
+}
+
+/// Refuses files that cannot be written. The checkpoint that is gone on from is an input until it is replaced.
+pub fn check(args: &Train, targets: &[Target], inputs: &[(&str, &Reader)], global: &Global) -> Result<()> {
+    let mut files: Vec<(&str, &Path)> = targets.iter().map(|target| (target.role, &*target.path)).collect();
+    files.extend(args.plot.as_deref().map(|path| ("plot", path)));
+    let mut inputs: Vec<&Path> = inputs.iter().map(|(_, reader)| reader.file()).collect();
+    if let Some(path) = args.checkpoint.as_deref() {
+        if !is_safetensors(path) {
+            let message = format!("{}: checkpoints are .safetensors files; name one", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        match args.resume {
+            true => inputs.push(path),
+            false => files.push(("checkpoint", path)),
+        }
+    }
+    output::check_files(&files, &inputs, global)
+}
+
+fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it.eq_ignore_ascii_case("safetensors"))
+}
+
+/// The files being written.
+pub struct Outputs {
+    model: Output,
+    in_tensors: bool,
+    pub codes: Option<Output>,
+    plot: Option<Output>,
+}
+
+impl Outputs {
+    pub fn create(args: &Train, targets: &[Target]) -> Result<Outputs> {
+        let in_tensors = is_safetensors(&args.output);
+        let model = if in_tensors { Output::whole(&args.output)? } else { Output::create(targets[0].clone())? };
+        let codes = targets.get(1).cloned().map(Output::create).transpose()?;
+        Ok(Outputs { model, in_tensors, codes, plot: args.plot.as_deref().map(Output::whole).transpose()? })
+    }
+
+    /// Writes the codebook and the plot.
+    pub fn write_model(&mut self, fit: &SourceFit) -> Result<()> {
+        let codewords = fit.codebook.codewords().or_exit(Exit::Failed)?;
+        let (k, d) = (codewords.rows(), codewords.cols());
+        if self.in_tensors {
+            let values: Vec<f32> = (0..k).flat_map(|j| codewords.row(j)).copied().collect();
+            let tensor = Tensor { name: "codebook", shape: vec![k, d], values: Values::F32(&values) };
+            self.model.write_whole(&tensors::file(&[tensor], &tensors::metadata("codeword", k, d)))?;
+        } else {
+            for j in 0..k {
+                self.model.write_rows(j, codewords.row(j))?;
+            }
+        }
+        match &mut self.plot {
+            Some(output) => output.write_whole(plot::training(&fit.curve, &fit.counts)?.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    pub fn into_all(self) -> Vec<Output> {
+        [Some(self.model), self.codes, self.plot].into_iter().flatten().collect()
+    }
+}
+
+/// Labels all vectors, in one more pass over the file.
+pub fn write_codes(
+    output: &mut Output,
+    vectors: &Vectors,
+    codebook: &Codebook,
+    at: Blocks,
+    global: &Global,
+) -> Result<()> {
+    let (n, d, unit) = (vectors.n, vectors.d, "vectors");
+    // At most the memory of training: its blocks, or some thousand rows where these were all in memory.
+    let rows = at.rows.min(n.div_ceil(2)).clamp(1, 1 << 14);
+    let blocks = Blocks { rows, buffers: 2, memory: at.memory };
+    let stream = Stream { verb: "train", n, unit, blocks, global };
+    let compute = |block: &mut Block| {
+        let (mut codes, mut sq_distances) = (std::mem::take(&mut block.codes), std::mem::take(&mut block.sq_distances));
+        codes.resize(block.rows, 0);
+        sq_distances.resize(block.rows, 0.0);
+        let labelled = block
+            .view(d)
+            .and_then(|x| assign_into(x, codebook, AssignOptions::default(), &mut codes, &mut sq_distances));
+        labelled.map_err(|error| vectors.explain(error, block.first, "remove or repair it"))?;
+        (block.codes, block.sq_distances) = (codes, sq_distances);
+        Ok(())
+    };
+    stream.run_vectors(vectors, compute, |block| output.write_codes(block.first, &block.codes))?;
+    Ok(())
+}

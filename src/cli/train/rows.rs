@@ -1,0 +1,148 @@
+//! The vectors that a training learns from: in memory where they fit, else read in every pass, or a sample of them.
+
+use super::Halt;
+use crate::cli::args::{Global, Train};
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::input::{self, Vectors};
+use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
+use crate::cli::report::{Clock, size_text};
+use crate::cli::values::InitChoice;
+use codeword::io::npy::Reader;
+use codeword::{Error, Matrix, RowSource};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the vectors are while they are learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Memory,
+    File,
+    /// So many of them in memory.
+    Sample(usize),
+}
+
+/// How the vectors are learned from within the memory given.
+pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, Blocks)> {
+    let (n, d, k) = (vectors.n as u64, vectors.d as u64, u64::from(args.k));
+    // While the start is sought, and for every row in memory its label and distance.
+    let start = match (args.start.is_some() || args.resume, args.init) {
+        (true, _) => 0,
+        (false, InitChoice::PlusPlus) => 4,
+        (false, InitChoice::Parallel) => 8,
+        (false, InitChoice::Random) if args.weights.is_some() => 8,
+        (false, InitChoice::Random) => 0,
+    };
+    let beside = start + if args.weights.is_some() { 4 } else { 0 };
+    // Codewords old and new, sums, and the packed forms of a codebook; the rows of a batch.
+    let codebook = k.saturating_mul(32 * d);
+    let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 16));
+    let fixed = codebook.saturating_add(batch);
+    let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
+    let refused = |least: u64, way_out: &str| match global.max_memory {
+        Some(size) if size.0 < least => {
+            let (given, least) = (size_text(size.0), size_text(least));
+            let message = format!("--max-memory {given}: train needs at least {least} for this; {way_out}");
+            Err(Failure::new(Exit::Usage, message))
+        }
+        _ => Ok(()),
+    };
+    if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
+        let memory = in_memory(sample);
+        refused(memory, "allow that, or draw a smaller sample")?;
+        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }));
+    }
+    let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
+    let all = in_memory(n);
+    if all <= limit {
+        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory: all }));
+    }
+    // Two blocks, whole ones of the order in which rows are added up, with labels and distances of one of them.
+    let one = ((1 << 18) / d).max(1).min(n);
+    let (per_row, fixed) = (8 * d + 12, fixed.saturating_add(n.saturating_mul(beside)));
+    refused(fixed.saturating_add(one * per_row).min(all), "allow that, or train on a --sample")?;
+    let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
+    let rows = rows.max(one).min(n);
+    let memory = fixed.saturating_add(rows * per_row);
+    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }))
+}
+
+/// The vectors, ready to be learned from.
+pub struct Rows<'a> {
+    vectors: &'a Vectors,
+    held: Option<Matrix<f32>>,
+    /// Which vectors they are, where they are a sample.
+    pub sample: Option<Vec<usize>>,
+    /// Vectors that f32 could not hold exactly, in the last pass.
+    rounded: AtomicU64,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads what is to be in memory.
+    pub fn load(
+        place: Place,
+        vectors: &'a Vectors,
+        seed: u64,
+        clock: &mut Clock,
+    ) -> std::result::Result<Rows<'a>, Halt> {
+        let mut rows = Rows { vectors, held: None, sample: None, rounded: AtomicU64::new(0) };
+        match place {
+            Place::File => {}
+            Place::Memory => {
+                let (values, rounded) = clock.load(|| input::read_all(&vectors.reader))?;
+                rows.rounded = AtomicU64::new(rounded);
+                rows.held = Some(Matrix::new(values, vectors.n, vectors.d)?);
+            }
+            Place::Sample(count) => {
+                let rounded = AtomicU64::new(0);
+                let (sample, held) = clock.load(|| from_file(vectors, &rounded, 1).sample(count, seed))?;
+                (rows.sample, rows.held, rows.rounded) = (Some(sample), Some(held), rounded);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// A source of them, in blocks of so many where they are read.
+    pub fn source(&self, block_rows: usize) -> RowSource<'_, Halt> {
+        match &self.held {
+            Some(held) => RowSource::held(held.view()),
+            None => from_file(self.vectors, &self.rounded, block_rows),
+        }
+    }
+
+    pub fn rounded(&self) -> u64 {
+        self.rounded.load(Ordering::Relaxed)
+    }
+
+    /// The weights that go with them, as they are in memory.
+    pub fn weights(&self, reader: &Reader) -> Result<(Vec<f32>, u64)> {
+        let (weights, rounded) = input::read_all(reader)?;
+        Ok(match &self.sample {
+            Some(sample) => (sample.iter().map(|&i| weights[i]).collect(), rounded),
+            None => (weights, rounded),
+        })
+    }
+
+    /// An error about these rows as one about the vectors of the file.
+    pub fn in_file(&self, error: Error) -> Error {
+        match (error, &self.sample) {
+            (Error::NonFinite { op, what: "vector", row, col, got, way_out }, Some(sample)) => {
+                let row = sample.get(row).copied().unwrap_or(row);
+                Error::NonFinite { op, what: "vector", row, col, got, way_out }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+/// Vectors that are read in every pass. `rounded` counts anew from the first vector on.
+fn from_file<'a>(vectors: &'a Vectors, rounded: &'a AtomicU64, block_rows: usize) -> RowSource<'a, Halt> {
+    let mut scratch = Vec::new();
+    let read = move |first: usize, out: &mut [f32]| {
+        let lossy = vectors.reader.read_rows(first, out, &mut scratch).or_exit(Exit::BadInput)?;
+        match first {
+            0 => rounded.store(lossy, Ordering::Relaxed),
+            _ => _ = rounded.fetch_add(lossy, Ordering::Relaxed),
+        }
+        Ok(())
+    };
+    RowSource::new(vectors.n, vectors.d, read).with_block_rows(block_rows)
+}
