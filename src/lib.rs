@@ -30,6 +30,7 @@
 //! | codes, codebook | the codewords themselves | [`decode`] |
 //! | vectors | a codebook learned from them | [`KMeans::fit`] |
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
+//! | vectors to compare by their cosines | their directions | [`normalize`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
@@ -79,7 +80,7 @@ mod quantizer;
 
 pub use backend::{
     AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, Sums, TopK, accumulate, assign,
-    assign_into, decode, decode_into, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
+    assign_into, decode, decode_into, normalize, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
 };
 pub use codebook::Codebook;
 pub use device::Device;

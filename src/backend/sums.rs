@@ -34,7 +34,7 @@ impl Sums {
 
 /// `sum / weight` rounded once to f32. Rounding the f64 quotient again goes wrong where that lies on the middle of two
 /// f32 and the real quotient does not: there the sign of the rest decides.
-fn quotient(sum: f64, weight: f64) -> f32 {
+pub(crate) fn quotient(sum: f64, weight: f64) -> f32 {
     let quotient = sum / weight;
     let near = quotient as f32;
     let other = if f64::from(near) < quotient { near.next_up() } else { near.next_down() };
