@@ -29,6 +29,7 @@
 //! | vectors, codebook | the r nearest codewords of each | [`top_k`] |
 //! | codes, codebook | the codewords themselves | [`decode`] |
 //! | vectors | a codebook learned from them | [`KMeans::fit`] |
+//! | vectors, batch by batch | a codebook that follows them | [`EmaCodebook`] |
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
 //! | vectors to compare by their cosines | their directions | [`normalize`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
@@ -86,7 +87,7 @@ pub use codebook::Codebook;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use kmeans::{Init, KMeans, KMeansFit, Step};
+pub use kmeans::{Ema, EmaCodebook, EmaState, EmaStep, EmaUsage, Init, KMeans, KMeansFit, Step};
 pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::vector::{Quantized, quantize};

@@ -124,8 +124,7 @@ impl MetricsSum {
         let (inertia, energy) = (self.inertia.total(), self.energy.total());
         let per = |count: f64| if count > 0.0 { inertia / count } else { 0.0 };
         let n = self.n as f64;
-        let dead = self.histogram.iter().filter(|&&count| count == 0).count();
-        let k = self.histogram.len();
+        let (perplexity, utilization, dead) = usage(&self.histogram);
         Metrics {
             n: self.n,
             skipped: self.skipped,
@@ -133,12 +132,20 @@ impl MetricsSum {
             distortion: per(n),
             mse: per(n * self.codebook.d() as f64),
             snr_db: if inertia == 0.0 { f64::INFINITY } else { 10.0 * (energy / inertia).log10() },
-            perplexity: if self.n == 0 { 0.0 } else { entropy(&self.histogram, n).exp() },
-            utilization: (k - dead) as f64 / k as f64,
-            dead: dead as u64,
+            perplexity,
+            utilization,
+            dead,
             histogram: self.histogram.clone(),
         }
     }
+}
+
+/// Perplexity, utilization and codewords never used.
+pub(crate) fn usage(histogram: &[u64]) -> (f64, f64, u64) {
+    let (k, n) = (histogram.len(), histogram.iter().sum::<u64>());
+    let dead = histogram.iter().filter(|&&count| count == 0).count();
+    let perplexity = if n == 0 { 0.0 } else { entropy(histogram, n as f64).exp() };
+    (perplexity, (k - dead) as f64 / k as f64, dead as u64)
 }
 
 /// -sum p ln p in nats.

@@ -1,14 +1,17 @@
 //! k-means: codewords learned from vectors, to the byte the same wherever and however often it is done.
 
+mod ema;
 mod init;
 mod lloyd;
 mod random;
+mod revive;
 
 use crate::backend::{AssignStats, Assignment, check_weights, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
+pub use ema::{Ema, EmaCodebook, EmaState, EmaStep, EmaUsage};
 use random::Random;
 use rayon::prelude::*;
 

@@ -204,4 +204,5 @@ def main():
     case("one_codeword", rows(30, 5), 1, "plus_plus", seed=3)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
