@@ -4,7 +4,6 @@ mod ema;
 mod init;
 mod lloyd;
 mod random;
-mod revive;
 
 use crate::backend::{AssignStats, Assignment, check_weights, non_finite};
 use crate::codebook::Codebook;

@@ -1,7 +1,7 @@
 //! Rows of a batch in place of dead codewords.
 
-use super::random::Random;
 use crate::backend::SENTINEL;
+use crate::kmeans::random::Random;
 use crate::matrix::{Element, MatrixView};
 use std::collections::HashSet;
 
