@@ -1,8 +1,8 @@
 //! How well a codebook represents vectors.
 
-use crate::backend::{SENTINEL, check_columns, check_len, sq_sums};
+use crate::backend::{SENTINEL, check_columns, check_labels, check_len, sq_sums};
 use crate::codebook::Codebook;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{Element, MatrixView};
 
 /// How well a codebook represents vectors, and how it is used.
@@ -93,18 +93,15 @@ impl MetricsSum {
     /// Adds the rows of `x` with their labels.
     ///
     /// # Errors
-    /// - [`Error::Shape`] where columns or labels do not fit.
-    /// - [`Error::CodeOutOfRange`] naming the first label that is neither below k nor [`SENTINEL`]; nothing is added.
+    /// - [`Error::Shape`](crate::Error::Shape) where columns or labels do not fit.
+    /// - [`Error::CodeOutOfRange`](crate::Error::CodeOutOfRange) naming the first label that is neither below k nor
+    ///   [`SENTINEL`]; nothing is added.
     /// - Those of [`Codebook::codewords`]: nothing is added.
     pub fn add<T: Element>(&mut self, x: MatrixView<'_, T>, labels: &[u32]) -> Result<()> {
         const OP: &str = "metrics";
         check_columns(OP, x.cols(), &self.codebook)?;
         check_len(OP, "labels", x.rows(), labels.len())?;
-        let k = self.codebook.k();
-        let bad = labels.iter().position(|&label| label != SENTINEL && label as usize >= k);
-        if let Some(position) = bad {
-            return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
-        }
+        check_labels(OP, labels, self.codebook.k())?;
         for (&label, (energy, error)) in labels.iter().zip(sq_sums(T::any(x), labels, &self.codebook)?) {
             if label == SENTINEL {
                 self.skipped += 1;

@@ -289,9 +289,7 @@ pub fn accumulate<T: Element>(x: MatrixView<'_, T>, labels: &[u32], weights: Opt
     if k >= SENTINEL as usize {
         return Err(Error::Shape { op: OP, expected: "fewer than 2^32 - 1 labels".into(), got: k.to_string() });
     }
-    if let Some(position) = labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
-        return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
-    }
+    check_labels(OP, labels, k)?;
     Ok(accumulate_any(T::any(x), labels, weights, k, Isa::selected()?))
 }
 
@@ -376,6 +374,14 @@ pub(crate) fn check_len(op: &'static str, what: &str, expected: usize, got: usiz
         return Err(Error::Shape { op, expected: format!("{expected} {what}"), got: got.to_string() });
     }
     Ok(())
+}
+
+/// Every label is below `k`, or the sentinel.
+pub(crate) fn check_labels(op: &'static str, labels: &[u32], k: usize) -> Result<()> {
+    match labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
+        None => Ok(()),
+        Some(position) => Err(Error::CodeOutOfRange { op, position, code: labels[position], k }),
+    }
 }
 
 /// One weight per row, finite and not negative.

@@ -1,3 +1,4 @@
 //! Quantizers: what turns vectors into codes and back.
 
+pub mod loss;
 pub mod vector;
