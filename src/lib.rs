@@ -33,6 +33,7 @@
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
 //! | vectors to compare by their cosines | their directions | [`normalize`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
+//! | vectors, a codebook for every group of columns | the same | [`quantize_groups`] |
 //! | vectors, codebook, labels | gradients of these losses | [`vector_gradient`], [`codebook_gradient`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
@@ -91,5 +92,6 @@ pub use half::{bf16, f16};
 pub use kmeans::{Ema, EmaCodebook, EmaState, EmaStep, EmaUsage, Init, KMeans, KMeansFit, Step};
 pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
+pub use quantizer::groups::quantize_groups;
 pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
 pub use quantizer::vector::{Quantized, quantize};

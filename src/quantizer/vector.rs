@@ -26,6 +26,14 @@ pub struct Quantized {
     pub loss: f64,
 }
 
+impl Quantized {
+    /// With the losses that follow from `mse` and the weights of codebook and commitment loss.
+    pub(super) fn new(z_q: Matrix<f32>, assignment: Assignment, mse: f64, weights: (f64, f64)) -> Quantized {
+        let (codebook_loss, commitment_loss) = (weights.0 * mse, weights.1 * mse);
+        Quantized { z_q, assignment, mse, codebook_loss, commitment_loss, loss: codebook_loss + commitment_loss }
+    }
+}
+
 /// Replaces every row of `z`, `[n, d]`, by its nearest codeword (van den Oord, Vinyals, Kavukcuoglu 2017,
 /// equations 2 and 3).
 ///
@@ -55,6 +63,5 @@ pub fn quantize<T: Element>(
     let assignment = assign(z, codebook, options)?;
     let mse = metrics(z, codebook, &assignment.labels)?.mse;
     let z_q = decode(&assignment.labels, codebook)?;
-    let (codebook_loss, commitment_loss) = (weights.0 * mse, weights.1 * mse);
-    Ok(Quantized { z_q, assignment, mse, codebook_loss, commitment_loss, loss: codebook_loss + commitment_loss })
+    Ok(Quantized::new(z_q, assignment, mse, weights))
 }
