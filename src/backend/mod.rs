@@ -17,7 +17,7 @@ use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
 pub use sums::Sums;
-pub(crate) use sums::quotient;
+pub(crate) use sums::quotients;
 
 /// The label of a row that holds a NaN or an infinity, under [`NonFinite::Sentinel`]. Decodes to a row of NaN.
 pub const SENTINEL: u32 = u32::MAX;

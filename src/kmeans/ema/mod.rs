@@ -5,7 +5,7 @@ mod revive;
 
 use super::random::Random;
 use crate::backend::cpu::normalize::direction;
-use crate::backend::{AssignOptions, Assignment, SENTINEL, Sums, accumulate, assign, quotient};
+use crate::backend::{AssignOptions, Assignment, SENTINEL, Sums, accumulate, assign, quotients};
 use crate::backend::{check_columns, check_len, non_finite, normalize, normalize_where};
 use crate::codebook::Codebook;
 use crate::error::{Error, Result};
@@ -218,11 +218,11 @@ impl EmaCodebook {
         let of_codeword = |((e, m), &size): ((&mut [f32], &[f64]), &f64)| {
             if self.params.cosine {
                 // Without a direction it stays.
-                direction(m, e);
+                direction(&mut m.to_vec(), e);
                 return;
             }
             let size = (size + self.params.epsilon) / smoothed * total;
-            e.iter_mut().zip(m).for_each(|(e, &m)| *e = quotient(m, size));
+            quotients(m, size, e);
         };
         let rows = codewords.par_chunks_mut(d).zip(sums.par_chunks(d)).zip(sizes);
         rows.with_min_len(self.rows_of_a_task()).for_each(of_codeword);
