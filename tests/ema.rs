@@ -178,9 +178,9 @@ fn a_start_by_k_means_has_its_codewords_and_the_sizes_of_its_clusters() {
     let counts = accumulate(x.view(), &fit.assignment.labels, None, k).unwrap().counts;
     assert_eq!(ema.state().sizes, counts.iter().map(|&c| c as f64).collect::<Vec<_>>());
     let (got, expected) = (ema.codebook().codewords().unwrap(), fit.codebook.codewords().unwrap());
-    for j in 0..k {
+    for (j, &count) in counts.iter().enumerate() {
         assert_eq!(got.row(j), expected.row(j));
-        let sums = expected.row(j).iter().map(|&e| f64::from(e) * counts[j] as f64);
+        let sums = expected.row(j).iter().map(|&e| f64::from(e) * count as f64);
         assert_eq!(ema.state().sums[j * d..][..d], sums.collect::<Vec<_>>());
     }
     // Copies of codewords have no rows, and a size of 1 all the same.

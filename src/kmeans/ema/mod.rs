@@ -47,9 +47,9 @@ pub struct EmaState {
 /// Rows for dead codewords are drawn from the batch, each as likely as any other, none twice, passing over those that
 /// equal a codeword or are without a label; where rows run out, codewords of higher index stay dead for now. Random
 /// rows follow the density of the vectors, as EnCodec and vector-quantize-pytorch choose them; the farthest rows, which
-/// k-means takes, are outliers more often than not while an encoder is still learning. A revived codeword lives on where
+/// k-means takes, would be the outliers of an encoder that is still learning. A revived codeword lives on where
 /// the next batch has as many rows for it as the threshold says. The draw is a Fisher-Yates shuffle of the labelled rows
-/// by ChaCha8, keyed by the seed as in [`KMeans`], with the number of the step, from 1, as its stream.
+/// by ChaCha8, keyed by the seed as in [`KMeans`](crate::KMeans), with the number of the step, from 1, as its stream.
 ///
 /// | input | outcome |
 /// |---|---|
@@ -57,7 +57,7 @@ pub struct EmaState {
 /// | fewer rows than codewords | a step; for [`Ema::start_kmeans`] [`Error::Shape`] |
 /// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first; rows labelled [`SENTINEL`] may be anything |
 /// | a row of zeros | a vector like others; under [`Ema::cosine`] [`Error::InvalidParameter`] names the first |
-/// | a codeword without rows in the batch | moves towards zero as its size nears epsilon, and not at all under [`Ema::cosine`] |
+/// | a codeword without rows in the batch | moves towards zero as its size nears epsilon; under [`Ema::cosine`] it keeps its direction, to the last bit or so |
 /// | under [`Ema::cosine`] sums that cancel to zero | the codeword stays |
 /// | a codeword beyond f32, from vectors near its ends | [`Error::NonFinite`] |
 /// | all rows equal codewords, and some codewords are dead | none is revived |
