@@ -30,8 +30,12 @@
 //! | codes, codebook | the codewords themselves | [`decode`] |
 //! | vectors | a codebook learned from them | [`KMeans::fit`] |
 //! | vectors that do not fit in memory | the same codebook | [`KMeans::fit_source`] |
+//! | vectors, batch by batch | a codebook that follows them | [`EmaCodebook`] |
 //! | vectors, labels | their sums by label, for training loops | [`accumulate`] |
+//! | vectors to compare by their cosines | their directions | [`normalize`] |
 //! | vectors, codebook | z_q and the VQ-VAE losses | [`quantize`] |
+//! | vectors, a codebook for every group of columns | the same | [`quantize_groups`] |
+//! | vectors, codebook, labels | gradients of these losses | [`vector_gradient`], [`codebook_gradient`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
 //! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
@@ -80,13 +84,16 @@ mod quantizer;
 
 pub use backend::{
     AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, Sums, TopK, accumulate, assign,
-    assign_into, decode, decode_into, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
+    assign_into, decode, decode_into, normalize, pairwise_sq_l2, pairwise_sq_l2_into, top_k,
 };
 pub use codebook::Codebook;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
+pub use kmeans::{Ema, EmaCodebook, EmaState, EmaStep, EmaUsage};
 pub use kmeans::{Init, KMeans, KMeansFit, KMeansState, RowSource, SourceFit, Step};
 pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
+pub use quantizer::groups::quantize_groups;
+pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
 pub use quantizer::vector::{Quantized, quantize};

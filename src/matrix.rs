@@ -307,6 +307,37 @@ impl<'a, T: Element> MatrixView<'a, T> {
         let data = if self.rows == 0 { self.data } else { &self.data[range.start..] };
         Ok(MatrixView { data, cols: range.end - range.start, ..*self })
     }
+
+    /// The same elements as `rows` rows of `cols` columns: rows of d columns as h times as many of d / h, say, for h
+    /// groups that share a codebook.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where that is another number of elements, or rows have gaps between them.
+    ///
+    /// ```
+    /// use codeword::MatrixView;
+    /// let x = MatrixView::new(&[1.0f32, 2.0, 3.0, 4.0], 1, 4)?;
+    /// assert_eq!(x.reshape(2, 2)?.row(1), &[3.0, 4.0]);
+    /// # Ok::<(), codeword::Error>(())
+    /// ```
+    pub fn reshape(&self, rows: usize, cols: usize) -> Result<Self> {
+        let error = |got: String| {
+            Err(Error::Shape {
+                op: "MatrixView::reshape",
+                expected: format!("{rows} x {cols} elements without gaps"),
+                got,
+            })
+        };
+        if self.rows > 1 && self.row_stride != self.cols {
+            return error(format!("rows {} apart of {} columns", self.row_stride, self.cols));
+        }
+        // No overflow: so many elements are there.
+        let elements = self.rows * self.cols;
+        if rows.checked_mul(cols) != Some(elements) {
+            return error(format!("{} x {}", self.rows, self.cols));
+        }
+        Ok(MatrixView { data: &self.data[..elements], rows, cols, row_stride: cols })
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +358,26 @@ mod tests {
         assert_eq!(view.columns(3..3).unwrap().row(2), &[0.0f32; 0]);
         assert!(view.columns(2..4).is_err());
         assert!(view.row_range(2..4).is_err());
+    }
+
+    #[test]
+    fn only_rows_without_gaps_are_reshaped() {
+        let data: Vec<f32> = (0..13).map(|i| i as f32).collect();
+        let view = MatrixView::new(&data[..12], 2, 6).unwrap();
+        assert_eq!(view.reshape(4, 3).unwrap().row(2), &[6.0, 7.0, 8.0]);
+        assert_eq!(view.row_range(1..2).unwrap().reshape(3, 2).unwrap().row(2), &[10.0, 11.0]);
+        assert_eq!(view.reshape(1, 12).unwrap().row_stride(), 12);
+        // A single row has none; what lies behind it is not its own.
+        let single = MatrixView::with_stride(&data, 1, 6, 7).unwrap();
+        assert_eq!(single.reshape(2, 3).unwrap().row(1), &[3.0, 4.0, 5.0]);
+        assert_eq!(MatrixView::<f32>::new(&[], 0, 6).unwrap().reshape(0, 3).unwrap().rows(), 0);
+        let message = |refused: Result<MatrixView<'_, f32>>| refused.unwrap_err().to_string();
+        let expected = "MatrixView::reshape: expected 5 x 2 elements without gaps, got 2 x 6";
+        assert_eq!(message(view.reshape(5, 2)), expected);
+        assert!(view.reshape(usize::MAX, 2).is_err());
+        let gaps = MatrixView::with_stride(&data, 2, 6, 7).unwrap();
+        let expected = "MatrixView::reshape: expected 4 x 3 elements without gaps, got rows 7 apart of 6 columns";
+        assert_eq!(message(gaps.reshape(4, 3)), expected);
     }
 
     #[test]

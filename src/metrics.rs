@@ -1,8 +1,8 @@
 //! How well a codebook represents vectors.
 
-use crate::backend::{SENTINEL, check_columns, check_len, sq_sums};
+use crate::backend::{SENTINEL, check_columns, check_labels, check_len, sq_sums};
 use crate::codebook::Codebook;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{Element, MatrixView};
 
 /// How well a codebook represents vectors, and how it is used.
@@ -93,18 +93,15 @@ impl MetricsSum {
     /// Adds the rows of `x` with their labels.
     ///
     /// # Errors
-    /// - [`Error::Shape`] where columns or labels do not fit.
-    /// - [`Error::CodeOutOfRange`] naming the first label that is neither below k nor [`SENTINEL`]; nothing is added.
+    /// - [`Error::Shape`](crate::Error::Shape) where columns or labels do not fit.
+    /// - [`Error::CodeOutOfRange`](crate::Error::CodeOutOfRange) naming the first label that is neither below k nor
+    ///   [`SENTINEL`]; nothing is added.
     /// - Those of [`Codebook::codewords`]: nothing is added.
     pub fn add<T: Element>(&mut self, x: MatrixView<'_, T>, labels: &[u32]) -> Result<()> {
         const OP: &str = "metrics";
         check_columns(OP, x.cols(), &self.codebook)?;
         check_len(OP, "labels", x.rows(), labels.len())?;
-        let k = self.codebook.k();
-        let bad = labels.iter().position(|&label| label != SENTINEL && label as usize >= k);
-        if let Some(position) = bad {
-            return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
-        }
+        check_labels(OP, labels, self.codebook.k())?;
         for (&label, (energy, error)) in labels.iter().zip(sq_sums(T::any(x), labels, &self.codebook)?) {
             if label == SENTINEL {
                 self.skipped += 1;
@@ -124,8 +121,7 @@ impl MetricsSum {
         let (inertia, energy) = (self.inertia.total(), self.energy.total());
         let per = |count: f64| if count > 0.0 { inertia / count } else { 0.0 };
         let n = self.n as f64;
-        let dead = self.histogram.iter().filter(|&&count| count == 0).count();
-        let k = self.histogram.len();
+        let (perplexity, utilization, dead) = usage(&self.histogram);
         Metrics {
             n: self.n,
             skipped: self.skipped,
@@ -133,12 +129,20 @@ impl MetricsSum {
             distortion: per(n),
             mse: per(n * self.codebook.d() as f64),
             snr_db: if inertia == 0.0 { f64::INFINITY } else { 10.0 * (energy / inertia).log10() },
-            perplexity: if self.n == 0 { 0.0 } else { entropy(&self.histogram, n).exp() },
-            utilization: (k - dead) as f64 / k as f64,
-            dead: dead as u64,
+            perplexity,
+            utilization,
+            dead,
             histogram: self.histogram.clone(),
         }
     }
+}
+
+/// Perplexity, utilization and codewords never used.
+pub(crate) fn usage(histogram: &[u64]) -> (f64, f64, u64) {
+    let (k, n) = (histogram.len(), histogram.iter().sum::<u64>());
+    let dead = histogram.iter().filter(|&&count| count == 0).count();
+    let perplexity = if n == 0 { 0.0 } else { entropy(histogram, n as f64).exp() };
+    (perplexity, (k - dead) as f64 / k as f64, dead as u64)
 }
 
 /// -sum p ln p in nats.

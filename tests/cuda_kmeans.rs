@@ -1,4 +1,4 @@
-//! k-means on a CUDA device learns the bytes that it learns on the CPU. Every test runs in a child process on the
+//! k-means on a CUDA device learns the bytes that it learns on the CPU, and so does a codebook that follows its batches. Every test runs in a child process on the
 //! simulated driver, which executes the real kernels and reports what they do wrong.
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
@@ -6,7 +6,7 @@ mod common;
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
-use codeword::{Device, Error, Init, KMeans, KMeansFit};
+use codeword::{Codebook, Device, Ema, Error, Init, KMeans, KMeansFit, vector_gradient};
 use common::{Numbers, matrix};
 use simulated::Machine;
 
@@ -44,6 +44,36 @@ fn a_device_learns_the_bytes_of_the_cpu() {
                 let limited = learned(&on(&device.with_max_memory(64 * 1024)));
                 assert!(limited == learned(&expected), "{n} x {d}, k={k}: with little memory");
             }
+        }
+    });
+}
+
+#[test]
+fn a_codebook_of_a_device_follows_its_batches_to_the_bytes_of_the_cpu() {
+    Machine::new().pass("a_codebook_of_a_device_follows_its_batches_to_the_bytes_of_the_cpu", || {
+        let mut numbers = Numbers::new(82);
+        let (n, k, d) = (120, 15, 6);
+        let start = matrix(numbers.gaussians(k * d), k, d);
+        let batches: Vec<_> = (0..3).map(|_| matrix(numbers.gaussians(n * d), n, d)).collect();
+        for cosine in [false, true] {
+            let followed = |device: Device| {
+                let params = Ema::new().decay(0.6).threshold(6.0).cosine(cosine);
+                let mut ema = params.start(&Codebook::new(start.view(), &device).unwrap()).unwrap();
+                let mut told = Vec::new();
+                for batch in &batches {
+                    let step = ema.update(batch.view()).unwrap();
+                    let labels = step.assignment.labels;
+                    let gradient = vector_gradient(batch.view(), ema.codebook(), &labels, 0.25, None).unwrap();
+                    told.push((labels, step.usage, gradient));
+                }
+                assert_eq!(ema.codebook().device(), &device);
+                let codewords = ema.codebook().codewords().unwrap();
+                let codewords: Vec<u32> = (0..k).flat_map(|j| codewords.row(j)).map(|value| value.to_bits()).collect();
+                (told, codewords, ema.state().clone())
+            };
+            let (got, expected) = (followed(Device::cuda(0).unwrap()), followed(Device::cpu()));
+            assert!(expected.0.iter().any(|(_, usage, _)| usage.revived > 0));
+            assert!(got == expected, "cosine {cosine}");
         }
     });
 }

@@ -7,7 +7,7 @@
 mod common;
 
 use codeword::backend::reference;
-use codeword::{Codebook, Device, Error, Isa, KMeans, MatrixView, accumulate};
+use codeword::{Codebook, Device, Ema, Error, Isa, KMeans, MatrixView, accumulate};
 use common::{Numbers, assert_exact, cases, golden, is_required, matrix, scaled};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::{Command, Output};
@@ -118,6 +118,48 @@ fn as_child_learn_a_codebook() {
         }
         (&fit.assignment.labels, fit.curve.iter().map(|v| v.to_bits()).collect::<Vec<_>>()).hash(&mut hasher);
         println!("learned {n} x {d}, k={k}: {:016x}, inertia {}", hasher.finish(), fit.inertia);
+    }
+}
+
+#[test]
+fn a_codebook_follows_its_batches_to_the_same_bytes_on_every_isa() {
+    let followed = |isa: Isa| {
+        let output = child("as_child_follow_batches", isa.name());
+        assert_done(isa.name(), &output, "followed ");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().filter_map(|line| Some(line[line.find("followed ")?..].to_string()));
+        lines.collect::<Vec<_>>()
+    };
+    let portable = followed(Isa::Portable);
+    assert_eq!(portable.len(), 4);
+    for isa in Isa::available() {
+        assert_eq!(followed(isa), portable, "{}", isa.name());
+    }
+}
+
+#[test]
+fn as_child_follow_batches() {
+    if !is_child("as_child_follow_batches") {
+        return;
+    }
+    for (n, d, k) in [(scaled(2000), 67, 40), (scaled(3000), 5, 100)] {
+        for cosine in [false, true] {
+            let mut numbers = Numbers::new(92);
+            let start = common::codebook(matrix(numbers.gaussians(k * d), k, d).view());
+            let params = Ema::new().decay(0.9).threshold(n as f64 / k as f64 / 2.0).cosine(cosine);
+            let mut ema = params.start(&start).unwrap();
+            let mut hasher = DefaultHasher::new();
+            for _ in 0..4 {
+                let batch = matrix(numbers.gaussians(n * d), n, d);
+                let step = ema.update(batch.view()).unwrap();
+                (&step.assignment.labels, step.usage.revived).hash(&mut hasher);
+            }
+            let codewords = ema.codebook().codewords().unwrap();
+            (0..k).flat_map(|j| codewords.row(j)).for_each(|value| value.to_bits().hash(&mut hasher));
+            let state = ema.state().sizes.iter().chain(&ema.state().sums);
+            state.for_each(|value| value.to_bits().hash(&mut hasher));
+            println!("followed {n} x {d}, k={k}, {cosine}: {:016x}", hasher.finish());
+        }
     }
 }
 

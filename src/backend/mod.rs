@@ -17,6 +17,7 @@ use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
 pub use sums::Sums;
+pub(crate) use sums::quotients;
 
 /// The label of a row that holds a NaN or an infinity, under [`NonFinite::Sentinel`]. Decodes to a row of NaN.
 pub const SENTINEL: u32 = u32::MAX;
@@ -288,9 +289,7 @@ pub fn accumulate<T: Element>(x: MatrixView<'_, T>, labels: &[u32], weights: Opt
     if k >= SENTINEL as usize {
         return Err(Error::Shape { op: OP, expected: "fewer than 2^32 - 1 labels".into(), got: k.to_string() });
     }
-    if let Some(position) = labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
-        return Err(Error::CodeOutOfRange { op: OP, position, code: labels[position], k });
-    }
+    check_labels(OP, labels, k)?;
     Ok(accumulate_any(T::any(x), labels, weights, k, Isa::selected()?))
 }
 
@@ -304,6 +303,52 @@ pub(crate) fn accumulate_onto(sums: &mut Sums, x: AnyView<'_>, labels: &[u32], w
     let isa = Isa::selected()?;
     on_view!(x, x => cpu::accumulate::accumulate_onto(sums, x, labels, weights, isa));
     Ok(())
+}
+
+/// The rows of `x`, `[n, d]`, at length 1: what a codebook of cosines (VQGAN with L2-normalised codes, DAC) quantizes.
+/// Among vectors of length 1 the nearest is the one with the largest cosine, and labels are exact for what this stores.
+///
+/// Each component is z_t / |z|, the quotient of two f64 rounded once to f32; |z| is the square root of the sum of the
+/// squares in f64: eight running sums over every eighth component, added in pairs as ((a + b) + (c + d)) +
+/// ((e + f) + (g + h)), every operation rounded on its own. The same bits with every instruction set and thread count.
+/// Nothing overflows or underflows.
+///
+/// # Errors
+/// - [`Error::Shape`] where rows have no columns, or n d overflows.
+/// - [`Error::NonFinite`] or [`Error::InvalidParameter`] naming the first row that holds a NaN or an infinity, or nothing
+///   but zeros and so has no direction.
+///
+/// ```
+/// use codeword::{MatrixView, normalize};
+/// let x = MatrixView::new(&[3.0f32, -4.0, 0.0, 1e-30], 2, 2)?;
+/// assert_eq!(normalize(x)?.as_slice(), &[0.6, -0.8, 0.0, 1.0]);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+pub fn normalize<T: Element>(x: MatrixView<'_, T>) -> Result<Matrix<f32>> {
+    normalize_where("normalize", x, |_| true)
+}
+
+/// [`normalize`], where rows that `counts` denies may be anything.
+pub(crate) fn normalize_where<T: Element>(
+    op: &'static str,
+    x: MatrixView<'_, T>,
+    counts: impl Fn(usize) -> bool,
+) -> Result<Matrix<f32>> {
+    let (n, d) = (x.rows(), x.cols());
+    if d == 0 {
+        return Err(Error::Shape { op, expected: "rows of at least one column".into(), got: format!("{n} x 0") });
+    }
+    let mut units = vec![0.0; checked_len(op, n, d)?];
+    on_view!(T::any(x), x => cpu::normalize::normalize(x, &mut units));
+    let is_bad = |(i, unit): &(usize, &[f32])| counts(*i) && unit[0].is_nan();
+    match units.chunks_exact(d).enumerate().find(is_bad) {
+        None => Matrix::new(units, n, d),
+        Some((row, _)) if x.row(row).iter().all(|value| value.to_f32() == 0.0) => {
+            let expected = "free of rows of zeros, which have no direction".into();
+            Err(Error::InvalidParameter { op, name: "x", expected, got: format!("zeros in row {row}") })
+        }
+        Some((row, _)) => Err(non_finite(op, x, row, "remove the vector")),
+    }
 }
 
 /// Of every row its sum of squares and that of its difference from the codeword of its label; zeros where the label
@@ -337,6 +382,14 @@ pub(crate) fn check_len(op: &'static str, what: &str, expected: usize, got: usiz
         return Err(Error::Shape { op, expected: format!("{expected} {what}"), got: got.to_string() });
     }
     Ok(())
+}
+
+/// Every label is below `k`, or the sentinel.
+pub(crate) fn check_labels(op: &'static str, labels: &[u32], k: usize) -> Result<()> {
+    match labels.iter().position(|&label| label != SENTINEL && label as usize >= k) {
+        None => Ok(()),
+        Some(position) => Err(Error::CodeOutOfRange { op, position, code: labels[position], k }),
+    }
 }
 
 /// One weight per row, finite and not negative.

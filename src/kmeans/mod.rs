@@ -1,6 +1,7 @@
 //! k-means: codewords learned from vectors, to the byte the same wherever and however often it is done.
 
 mod check;
+mod ema;
 mod farthest;
 mod fit;
 mod hierarchy;
@@ -16,6 +17,7 @@ use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
+pub use ema::{Ema, EmaCodebook, EmaState, EmaStep, EmaUsage};
 pub use fit::{KMeansFit, KMeansState, SourceFit, Step};
 use labels::Labels;
 use random::Random;

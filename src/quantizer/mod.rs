@@ -1,3 +1,5 @@
 //! Quantizers: what turns vectors into codes and back.
 
+pub mod groups;
+pub mod loss;
 pub mod vector;

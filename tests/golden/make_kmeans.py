@@ -301,4 +301,5 @@ def main():
     case("hierarchical_one", rows(9, 2), 1, "hierarchical", seed=7)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,8 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         (true, _) => 0,
         (false, InitChoice::PlusPlus) => 4,
         (false, InitChoice::Parallel) => 8,
+        // Its number, and 16 of sqrt(k) parts.
+        (false, InitChoice::Hierarchical) => 8 + 4 * d * k.isqrt().min(16) / k.isqrt().max(1),
         (false, InitChoice::Random) if args.weights.is_some() => 8,
         (false, InitChoice::Random) => 0,
     };
