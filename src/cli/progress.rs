@@ -55,6 +55,14 @@ impl Progress {
         self.bar.set_message(message);
     }
 
+    /// Measures rate and time left from here on: what went before was other work.
+    pub fn restart(&mut self) {
+        self.bar.reset_eta();
+        if let Some(lines) = &mut self.lines {
+            *lines = Lines { start: Instant::now(), next: Duration::from_secs(1) };
+        }
+    }
+
     /// Counts `done` more.
     pub fn advance(&mut self, done: usize) {
         self.bar.inc(done as u64);

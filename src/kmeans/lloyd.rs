@@ -5,7 +5,6 @@ use super::labels::{Labels, label};
 use super::{KMeans, KMeansState, Problem, SourceFit, Step};
 use crate::backend::{AssignStats, Sums};
 use crate::codebook::Codebook;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 
@@ -16,14 +15,13 @@ pub(super) fn lloyd<E: From<Error> + Send>(
     run: usize,
     mut state: KMeansState,
     labels: &mut Labels,
-    device: &Device,
     observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
 ) -> Result<SourceFit, E> {
     let mut all = AssignStats::default();
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;
-        let codebook = Codebook::new(state.codewords.view(), device)?;
+        let codebook = Codebook::new(state.codewords.view(), problem.device)?;
         let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));
         // Sums of the last pass would move nothing.
         let pass = label(problem, &codebook, iteration < params.iterations, labels, tell)?;

@@ -5,7 +5,6 @@ use super::random::Random;
 use super::{KMeans, KMeansState, Problem, SourceFit, Step, Weights};
 use crate::backend::AssignStats;
 use crate::codebook::Codebook;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
 
@@ -17,7 +16,6 @@ pub(super) fn minibatch<E: From<Error> + Send>(
     run: usize,
     mut state: KMeansState,
     labels: &mut Labels,
-    device: &Device,
     observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
 ) -> Result<SourceFit, E> {
     let (n, d, weights) = (problem.source.rows(), problem.source.cols(), problem.weights);
@@ -25,7 +23,7 @@ pub(super) fn minibatch<E: From<Error> + Send>(
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;
-        let codebook = Codebook::new(state.codewords.view(), device)?;
+        let codebook = Codebook::new(state.codewords.view(), problem.device)?;
         let before = state.curve.last().copied();
         if iteration >= params.iterations {
             let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));

@@ -70,7 +70,10 @@ pub enum Init {
 /// |---|---|
 /// | fewer rows than codewords, or fewer with a weight above 0 | [`Error::Shape`] |
 /// | fewer different rows than codewords, all rows equal, say | every row becomes a codeword, if iterations last; others are copies or stay |
-/// | k = 1 | the mean of all rows |
+/// | k = 1 | the mean of all rows; with mini-batches of those drawn |
+/// | k-means\|\| meets fewer candidates than codewords, for want of different rows say | some codewords start as copies, which the first iteration moves as those without rows |
+/// | mini-batches of more rows than there are | rows drawn several times count several times |
+/// | a sample of fewer rows than codewords | [`Error::Shape`], as of rows |
 /// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first; of a [`RowSource`] once a pass meets it |
 /// | rows of weight 0 | labelled, and counted nowhere else |
 /// | rows whose squared distance leaves f32 | the inertia is infinite, so that it chooses no run and no row among these; labels and means are not affected |
@@ -223,16 +226,14 @@ impl KMeans {
         if source.is_held() {
             source.check_finite()?;
         }
-        let mut problem = Problem { source, weights: Weights(weights), k: self.k };
+        let mut problem = Problem { source, weights: Weights(weights), k: self.k, device };
         let mut best: Option<(SourceFit, Labels)> = None;
         for run in 0..self.n_init {
-            let state = self.start(&mut problem, run, device, &mut |step| observe(step, None))?;
+            let state = self.start(&mut problem, run, &mut |step| observe(step, None))?;
             let mut labels = Labels::new(problem.source.rows(), with_labels);
             let fit = match self.minibatch {
-                None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, device, &mut observe)?,
-                Some(batch) => {
-                    minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, device, &mut observe)?
-                }
+                None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, &mut observe)?,
+                Some(batch) => minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, &mut observe)?,
             };
             if best.as_ref().is_none_or(|(best, _)| fit.inertia < best.inertia) {
                 best = Some((fit, labels));
@@ -247,7 +248,6 @@ impl KMeans {
         &self,
         problem: &mut Problem<'_, '_, E>,
         run: usize,
-        device: &Device,
         observe: &mut impl FnMut(Step) -> Result<(), E>,
     ) -> Result<KMeansState, E> {
         let mut random = Random::new(self.seed, run as u64);
@@ -257,7 +257,7 @@ impl KMeans {
             Init::PlusPlus => {
                 init::plus_plus(problem.source, |i| weights.weight(i), self.k, run, &mut random, observe)?
             }
-            Init::Parallel => parallel::parallel(problem, run, &mut random, device, observe)?,
+            Init::Parallel => parallel::parallel(problem, run, &mut random, observe)?,
             Init::Hierarchical => hierarchy::hierarchical(problem, run, &mut random, device, observe)?,
             Init::Given(codebook) => {
                 let codewords = codebook.codewords()?;
@@ -276,6 +276,7 @@ struct Problem<'p, 's, E> {
     source: &'p mut RowSource<'s, E>,
     weights: Weights<'p>,
     k: usize,
+    device: &'p Device,
 }
 
 /// What every row counts: 1 where nothing else is said.

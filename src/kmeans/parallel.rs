@@ -6,7 +6,6 @@ use super::random::Random;
 use super::source::{RowSource, len};
 use super::{OP, Problem, Step};
 use crate::codebook::Codebook;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, MatrixView};
 
@@ -21,7 +20,6 @@ pub(super) fn parallel<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     run: usize,
     random: &mut Random,
-    device: &Device,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
     let (n, d, k, weights) = (problem.source.rows(), problem.source.cols(), problem.k, problem.weights);
@@ -36,7 +34,7 @@ pub(super) fn parallel<E: From<Error> + Send>(
             return Err(E::from(Error::InvalidParameter { op: OP, name: "k", expected, got }));
         };
         let new = &candidates[compared..];
-        let codebook = Codebook::new(MatrixView::new(new, new.len() / d, d)?, device)?;
+        let codebook = Codebook::new(MatrixView::new(new, new.len() / d, d)?, problem.device)?;
         problem.source.each_block(|first, x| {
             let rows = first..first + len(x);
             let (labels, sq_distances) = labels.of(rows.clone());

@@ -49,6 +49,8 @@ impl Follow {
                 self.progress.tell(format!("vectors, start {codewords}/{}", self.k));
                 self.progress.advance(0);
             }
+            // The start is there, which took as long as it took.
+            Step::Moved { iteration: 0, run: 0 } => self.progress.restart(),
             // Blocks on the way to a start, and what a later version of the library tells.
             _ => {}
         }

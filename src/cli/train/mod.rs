@@ -69,6 +69,13 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         Halt::Failed(failure) => failure,
         Halt::Library(error) => explain(error, &vectors, args.weights.as_deref()),
     };
+    if place == Place::File && start.is_none() && !args.resume && args.init == InitChoice::PlusPlus {
+        global.say(&format!(
+            "the vectors do not fit into --max-memory, and kmeans++ reads them {} times; allow more, or start with --init \
+             'kmeans||'",
+            k - 1
+        ));
+    }
     let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(ended)?;
     let weights = weights.map(|reader| clock.load(|| rows.weights(&reader))).transpose()?;
     if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {

@@ -73,18 +73,20 @@ mod tests {
         for len in [0, 1, 2, 999, 1000, 1001, 70_000] {
             let points: Vec<usize> = thinned(len).collect();
             assert!(points.len() == len.min(POINTS) && points.is_sorted_by(|a, b| a < b), "{len}");
-            assert_eq!(
-                (points.first(), points.last()),
-                if len > 0 { (Some(&0), Some(&(len - 1))) } else { (None, None) }
+            assert!(
+                points.first().is_none_or(|&first| first == 0) && points.last().is_none_or(|&last| last == len - 1)
             );
         }
     }
 
     #[test]
     fn every_curve_is_drawn_whatever_its_numbers() {
-        for curve in [&[0.0][..], &[f64::INFINITY], &[f64::MAX, 1.0], &[5e-324, 0.0], &[3.0, f64::INFINITY, 1.0], &[]] {
-            for counts in [&[0u64][..], &[u64::MAX, 1], &[]] {
-                let svg = training(curve, counts).map_err(|failure| failure.error).unwrap();
+        let infinite = f64::INFINITY;
+        let curves =
+            [vec![], vec![0.0], vec![infinite], vec![f64::MAX, 1.0], vec![5e-324, 0.0], vec![3.0, infinite, 1.0]];
+        for curve in &curves {
+            for counts in [vec![], vec![0], vec![u64::MAX, 1]] {
+                let svg = training(curve, &counts).map_err(|failure| failure.error).unwrap();
                 assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
                 assert!(!svg.contains("NaN") && !svg.contains("inf,"), "{svg}");
             }
