@@ -23,11 +23,10 @@ pub(super) fn hierarchical<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     run: usize,
     random: &mut Random,
-    device: &Device,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
     let (d, k, weights) = (problem.source.cols(), problem.k, problem.weights);
-    let rows = rows_of_parts(problem, run, random, device, observe)?;
+    let rows = rows_of_parts(problem, run, random, observe)?;
     let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
     let shares = shares(&counts, k);
     let seeds: Vec<u64> = rows.iter().map(|_| random.seed()).collect();
@@ -63,16 +62,16 @@ fn rows_of_parts<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     run: usize,
     random: &mut Random,
-    device: &Device,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Vec<Vec<usize>>, E> {
     let (n, weights) = (problem.source.rows(), problem.weights);
     let count = problem.k.isqrt();
     let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
     let sample = heavy.min(count.saturating_mul(SAMPLE));
-    let sample = random_rows(&mut Problem { source: &mut *problem.source, weights, k: sample }, random)?;
+    let sample =
+        random_rows(&mut Problem { source: &mut *problem.source, weights, k: sample, device: problem.device }, random)?;
     let upper: Codebook =
-        KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), device)?.codebook;
+        KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), problem.device)?.codebook;
     let (mut labels, mut parts) = (Labels::new(n, false), vec![Vec::new(); count]);
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);

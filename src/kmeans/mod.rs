@@ -258,7 +258,7 @@ impl KMeans {
                 init::plus_plus(problem.source, |i| weights.weight(i), self.k, run, &mut random, observe)?
             }
             Init::Parallel => parallel::parallel(problem, run, &mut random, observe)?,
-            Init::Hierarchical => hierarchy::hierarchical(problem, run, &mut random, device, observe)?,
+            Init::Hierarchical => hierarchy::hierarchical(problem, run, &mut random, observe)?,
             Init::Given(codebook) => {
                 let codewords = codebook.codewords()?;
                 let rows = (0..self.k).flat_map(|j| codewords.row(j)).copied().collect();
