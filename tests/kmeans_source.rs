@@ -40,7 +40,7 @@ fn bits_of(fit: &SourceFit) -> Bits {
 fn blocks_that_are_read_give_the_bytes_of_rows_in_memory() {
     let mut numbers = Numbers::new(91);
     // 52, 1 and 13,107 rows a block; the last block not full.
-    for (n, d, k) in [(120, 5000, 7), (5, 300_000, 2), (scaled(14_000), 20, 9)] {
+    for (n, d, k) in [(120, 5000, 7), (4, 140_000, 2), (scaled(14_000), 20, 9)] {
         let mut values = numbers.gaussians((n - 2) * d);
         values.extend_from_within(..2 * d);
         let x = matrix(values, n, d);
@@ -51,7 +51,7 @@ fn blocks_that_are_read_give_the_bytes_of_rows_in_memory() {
         for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical, given] {
             for weights in [None, Some(&weights[..])] {
                 let n_init = if matches!(init, Init::Given(_)) { 1 } else { 2 };
-                let lloyd = KMeans::new(k).init(init.clone()).iterations(3).seed(5).n_init(n_init);
+                let lloyd = KMeans::new(k).init(init.clone()).iterations(2).seed(5).n_init(n_init);
                 for params in [lloyd.clone(), lloyd.clone().tolerance(0.3), lloyd.minibatch(37)] {
                     let in_memory =
                         params.fit_with(x.view(), weights, &Device::cpu(), |_| Ok::<(), Error>(())).unwrap();
