@@ -1,5 +1,5 @@
 //! Vectors of few dimensions, which the CPU has a pass of its own for: data that make its bounds count, sizes around
-//! its panels of 16 codewords, tiles of 8 to 32 rows and blocks of 1024, and rows that the pass cannot take.
+//! its panels of 16 codewords, tiles of 8 to 64 rows and blocks of 1024, and rows that the pass cannot take.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn every_size_around_a_panel_and_a_tile() {
             if is_small() && (k + d) % 5 != 0 {
                 continue;
             }
-            let n = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65][(count + 3 * d) % 11];
+            let n = [1, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129][(count + 3 * d) % 13];
             let (x, e) = match (count + d) % 2 {
                 0 => (numbers.integers(n * d, 2), numbers.integers(k * d, 2)),
                 _ => (numbers.gaussians(n * d), numbers.gaussians(k * d)),
@@ -113,6 +113,36 @@ fn what_underflow_costs() {
             }
         }
     }
+}
+
+#[test]
+fn what_f32_differences_cost() {
+    // One panel, so that nothing but the sums of differences decides. Rows a rounding from the middle of two codewords
+    // that are as good as one, seen from there.
+    let mut numbers = Numbers::new(78);
+    for d in [1, 3, 4, 8, 11, 16] {
+        for gap in [0.1, 1e-3, 1e-5] {
+            let codewords = numbers.gaussians(8 * d);
+            let rivals: Vec<f32> = codewords.iter().map(|v| v + gap * numbers.gaussian()).collect();
+            let rows: Vec<f32> = (0..scaled(600))
+                .flat_map(|i| {
+                    let (a, b) = (&codewords[i % 8 * d..][..d], &rivals[i % 8 * d..][..d]);
+                    // The middle, moved along a direction that is almost in the mirror plane.
+                    let along = numbers.gaussians(d);
+                    let gaps: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+                    let off = dot(&along, &gaps) / dot(&gaps, &gaps);
+                    (0..d).map(|t| (a[t] + b[t]) / 2.0 + 0.3 * (along[t] - off * gaps[t])).collect::<Vec<f32>>()
+                })
+                .collect();
+            let (n, e) = (rows.len() / d, [codewords, rivals].concat());
+            let name = format!("f32 differences, d = {d}, {gap:e} apart");
+            assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(e, 16, d).view());
+        }
+    }
+    // Every square of the first codeword is below half of the smallest f32, and lost; the one of the second is not.
+    let codewords = vec![2.6e-23, 2.6e-23, 2.6e-23, 2.6e-23, 2.6e-23, 2.6e-23, 3.3e-23, 0.0, 0.0, 0.0, 0.0, 0.0];
+    assert_assign_exact("lost squares", matrix(vec![0.0; 6], 1, 6).view(), matrix(codewords, 2, 6).view());
 }
 
 #[test]
