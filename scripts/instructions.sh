@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # How many instructions the CPU's operations take, by callgrind: a count that no busy machine changes, where a time tells
-# nothing. One thread, AVX2 (callgrind knows no AVX-512). Writes benches/INSTRUCTIONS.md.
+# nothing. One thread, AVX2 (callgrind knows no AVX-512). Writes benches/INSTRUCTIONS.md, with the hot loops of the filter
+# kernels from the machine code, those of AVX-512 too (scripts/hot_loops.py).
 #
 # scripts/instructions.sh --check    writes nothing; fails where a count is more than 3 percent from the file's
 #
-# Needs Rust and valgrind (Debian: apt install valgrind) on x86-64.
+# Needs Rust, Python, valgrind and objdump (Debian: apt install valgrind binutils) on x86-64.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 table=benches/INSTRUCTIONS.md
@@ -51,6 +52,15 @@ HEAD
         awk -v name="$name" -v shape="$n x $d x $k" -v taken=$((twice - once)) -v products="$products" \
             'BEGIN { printf "| `%s` | %s | %d | %.3f |\n", name, shape, taken, taken / products }'
     done
+    cat <<'LOOPS'
+
+## Hot loops
+
+Innermost loops of the filter kernels, from the machine code of the same program; no check compares them. A multiply-add is
+16 f32 products with AVX-512, 8 with AVX2, 32 of bf16 with AVX-512 BF16.
+
+LOOPS
+    scripts/hot_loops.py "$program"
 } >"$made"
 
 if [ "${1:-}" != --check ]; then

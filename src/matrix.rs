@@ -271,6 +271,17 @@ impl<'a, T: Element> MatrixView<'a, T> {
         &self.data[start..start + self.cols]
     }
 
+    /// All elements as f32, row after row; `to` has as many.
+    pub(crate) fn widen_into(&self, to: &mut [f32])
+    where
+        T: Element,
+    {
+        match self.row_stride == self.cols {
+            true => T::widen(&self.data[..self.rows * self.cols], to),
+            false => to.chunks_exact_mut(self.cols).enumerate().for_each(|(i, to)| T::widen(self.row(i), to)),
+        }
+    }
+
     /// The view of a range of rows.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Vectors of few dimensions, which the CPU has a pass of its own for: data that make its bounds count, sizes around
-//! its panels of 16 codewords, tiles of 8 to 32 rows and blocks of 1024, and rows that the pass cannot take.
+//! its panels of 16 codewords, tiles of 8 to 64 rows and blocks of 1024, and rows that the pass cannot take.
 
 mod common;
 
@@ -15,6 +15,16 @@ fn in_two_panels(mut codewords: Vec<f32>, rivals: Vec<f32>, d: usize) -> Vec<f32
     [codewords, negatives].concat()
 }
 
+/// The middle of a and b, moved by about `length` along a direction that is almost in the mirror plane.
+fn beside_the_middle(a: &[f32], b: &[f32], length: f32, numbers: &mut Numbers) -> Vec<f32> {
+    let mut along: Vec<f32> = numbers.gaussians(a.len());
+    let gap: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+    let off = dot(&along, &gap) / dot(&gap, &gap);
+    along.iter_mut().zip(&gap).for_each(|(v, gap)| *v -= off * gap);
+    (0..a.len()).map(|t| (a[t] + b[t]) / 2.0 + length * along[t]).collect()
+}
+
 #[test]
 fn every_size_around_a_panel_and_a_tile() {
     let mut numbers = Numbers::new(71);
@@ -24,7 +34,7 @@ fn every_size_around_a_panel_and_a_tile() {
             if is_small() && (k + d) % 5 != 0 {
                 continue;
             }
-            let n = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65][(count + 3 * d) % 11];
+            let n = [1, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129][(count + 3 * d) % 13];
             let (x, e) = match (count + d) % 2 {
                 0 => (numbers.integers(n * d, 2), numbers.integers(k * d, 2)),
                 _ => (numbers.gaussians(n * d), numbers.gaussians(k * d)),
@@ -54,13 +64,7 @@ fn what_summing_products_costs() {
             let mut rows = Vec::new();
             for i in 0..scaled(600) {
                 let (a, b) = (&codewords[i % 16 * d..][..d], &rivals[i % 16 * d..][..d]);
-                // The middle, moved along a direction that is almost in the mirror plane.
-                let mut along: Vec<f32> = numbers.gaussians(d);
-                let gap: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-                let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
-                let off = dot(&along, &gap) / dot(&gap, &gap);
-                along.iter_mut().zip(&gap).for_each(|(v, gap)| *v -= off * gap);
-                rows.extend((0..d).map(|t| (a[t] + b[t]) / 2.0 + length * along[t]));
+                rows.extend(beside_the_middle(a, b, length, &mut numbers));
             }
             let (n, e) = (rows.len() / d, in_two_panels(codewords, rivals, d));
             let name = format!("rounded products, d = {d}, rows {length:e} long");
@@ -113,6 +117,37 @@ fn what_underflow_costs() {
             }
         }
     }
+}
+
+#[test]
+fn what_f32_differences_cost() {
+    // A panel far from the other, so that nothing but sums of differences decides. Rows a rounding from the middle of two
+    // codewords that are as good as one, seen from there.
+    let mut numbers = Numbers::new(78);
+    for d in [1, 3, 4, 8, 11, 16] {
+        for gap in [0.1, 1e-3, 1e-5] {
+            let codewords = numbers.gaussians(8 * d);
+            let rivals: Vec<f32> = codewords.iter().map(|v| v + gap * numbers.gaussian()).collect();
+            let mut rows = Vec::new();
+            for i in 0..scaled(600) {
+                let (a, b) = (&codewords[i % 8 * d..][..d], &rivals[i % 8 * d..][..d]);
+                rows.extend(beside_the_middle(a, b, 0.3, &mut numbers));
+            }
+            let far = numbers.gaussians(16 * d).into_iter().map(|v| v + 50.0).collect();
+            let (n, e) = (rows.len() / d, [codewords, rivals, far].concat());
+            let name = format!("f32 differences, d = {d}, {gap:e} apart");
+            assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(e, 32, d).view());
+        }
+    }
+}
+
+#[test]
+fn squares_that_f32_loses() {
+    // Every square of the first codeword is below half of the smallest f32, and lost; the one of the second is not.
+    let mut codewords = [[2.6e-23f32; 6], [3.3e-23, 0.0, 0.0, 0.0, 0.0, 0.0]].concat();
+    codewords.extend((2..16).flat_map(|j| [1e-20 * j as f32; 6]));
+    codewords.extend((0..16).flat_map(|j| [1e-15 * (1 + j) as f32; 6]));
+    assert_assign_exact("lost squares", matrix(vec![0.0; 6], 1, 6).view(), matrix(codewords, 32, 6).view());
 }
 
 #[test]

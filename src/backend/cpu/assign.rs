@@ -26,17 +26,13 @@ pub(super) trait Pass: Default + Send {
     type Codebook;
     /// Packs the rows.
     fn pack<T: Element>(&mut self, codebook: &Self::Codebook, x: MatrixView<'_, T>, precision: Precision);
-    /// Scores the packed rows, which are those of `x`; `wide` is for their copies as f32.
-    fn run<T: Element>(&mut self, codebook: &Self::Codebook, x: MatrixView<'_, T>, wide: &mut Vec<f32>);
+    /// Scores the packed rows.
+    fn run(&mut self, codebook: &Self::Codebook);
     fn kinds(&self) -> &[RowKind];
     /// The winner of row `i`, a packed one.
     fn verdict(&self, codebook: &Self::Codebook, i: usize) -> Verdict;
     /// Gives `each` every row of the list, packed, with the labels whose real score may not lie above its limit.
     fn candidates(&mut self, codebook: &Self::Codebook, rows: &[(usize, f64)], each: impl FnMut(usize, &mut Vec<u32>));
-    /// The f64 sum of row `i` for the winner of its verdict, where the pass has it and leaves nothing open.
-    fn sq_l2(&self, _i: usize) -> Option<f64> {
-        None
-    }
 }
 
 /// What the filter pass says about a row.
@@ -121,7 +117,7 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
         let bad = self.pass.kinds().iter().position(|&kind| kind == RowKind::NonFinite);
         self.again.clear();
         if packed.labels().len() > 1 {
-            self.pass.run(packed, job.x, &mut self.wide);
+            self.pass.run(packed);
             for (i, label) in labels.iter_mut().enumerate() {
                 if self.pass.kinds()[i] == RowKind::Packed {
                     let Verdict { position, open } = self.pass.verdict(packed, i);
@@ -172,8 +168,7 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
                 continue;
             }
             let (z, e) = (T::as_f32(job.x.row(i), &mut self.wide), job.codewords.row(*label as usize));
-            let sq_l2 = self.pass.sq_l2(i).unwrap_or_else(|| kernels.sq_l2_f64(z, e));
-            *sq_distance = round_sq_l2(z, e, sq_l2, sum);
+            *sq_distance = round_sq_l2(z, e, kernels.sq_l2_f64(z, e), sum);
         }
     }
 }

@@ -46,7 +46,7 @@ impl Pass for PassF32 {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run<T: Element>(&mut self, panels: &Panels, _: MatrixView<'_, T>, _: &mut Vec<f32>) {
+    fn run(&mut self, panels: &Panels) {
         let kernels = panels.kernels;
         let per_tile = kernels.rows * kernels.state_len();
         self.state.resize(self.rows.tiles().len() * per_tile, 0.0);

@@ -66,7 +66,7 @@ impl Pass for PassPairs {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run<T: Element>(&mut self, panels: &PairPanels, _: MatrixView<'_, T>, _: &mut Vec<f32>) {
+    fn run(&mut self, panels: &PairPanels) {
         let (kernels, group) = (panels.pair_kernels, group(panels));
         let (tiles, per_tile) = (self.rows.tiles().len(), groups(panels) * ROWS * LANES);
         self.state.resize(tiles * ROWS * STATE, 0.0);

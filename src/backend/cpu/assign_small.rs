@@ -1,12 +1,13 @@
 //! The pass for few dimensions, for [`super::assign`].
 //!
-//! f32 values of panels say which panel has the nearest codeword, f64 sums over that panel which codeword it is and how
-//! far. A row whose panel is certain but not the codeword looks again at that panel alone.
+//! f32 values of panels say which panel has the nearest codeword, f32 sums of differences over that panel which codeword
+//! it is. A row whose panel is certain but not the codeword looks again at that panel alone.
 
 use super::assign::{Packed, Pass, Verdict};
 use super::kernels::Kernels;
 use super::rows::RowKind;
 use super::small_kernels::PANEL;
+use super::small_nearest::{Certain, OPEN};
 use super::small_panels::SmallPanels;
 use super::small_rows::SmallRows;
 use crate::backend::Precision;
@@ -40,8 +41,8 @@ pub(super) struct PassSmall {
     state: Vec<f32>,
     /// Per row of whole tiles: whether the panel is certain.
     certain: Vec<bool>,
-    /// Per row its codeword, where that is certain too, and the squared distance to it; NaN where it is not.
-    nearest: Vec<(u32, f64)>,
+    /// Per row of whole tiles the position of its codeword, [`OPEN`] where that is not certain.
+    nearest: Vec<u32>,
     tile: Vec<f32>,
     norms: Vec<f32>,
     values: Vec<f32>,
@@ -60,45 +61,30 @@ impl PassSmall {
 impl Pass for PassSmall {
     type Codebook = SmallPanels;
 
-    /// Exact only, as the f64 sums are.
+    /// Exact only, as the sums of differences are.
     fn pack<T: Element>(&mut self, panels: &SmallPanels, x: MatrixView<'_, T>, _: Precision) {
         self.rows.pack(x, panels);
-        self.nearest.clear();
-        self.nearest.resize(x.rows(), (0, f64::NAN));
     }
 
-    fn run<T: Element>(&mut self, panels: &SmallPanels, x: MatrixView<'_, T>, wide: &mut Vec<f32>) {
-        let kernels = panels.small_kernels;
+    fn run(&mut self, panels: &SmallPanels) {
+        let (kernels, d) = (panels.small_kernels, panels.d);
         let per_tile = kernels.state_len();
         let tiles = self.rows.tiles().count();
         self.state.resize(tiles * per_tile, 0.0);
         kernels.reset(&mut self.state);
         for (first, run) in panels.runs(RUN_FLOATS) {
             for ((tile, norms), state) in self.rows.tiles().zip(self.state.chunks_exact_mut(per_tile)) {
-                kernels.best(tile, norms, run, panels.d, first, state);
+                kernels.best(tile, norms, run, d, first, state);
             }
         }
         self.certain.resize(tiles * kernels.rows, false);
+        self.nearest.resize(tiles * kernels.rows, OPEN);
         let states = self.state.chunks_exact(per_tile).zip(self.certain.chunks_exact_mut(kernels.rows));
-        for ((_, norms), (state, certain)) in self.rows.tiles().zip(states) {
+        let nearest = self.nearest.chunks_exact_mut(kernels.rows).zip(self.rows.plain());
+        for (((state, certain), (positions, plain)), (_, norms)) in states.zip(nearest).zip(self.rows.tiles()) {
             kernels.certain(state, norms, &panels.bounds, certain);
-        }
-        // By tiles, for a division per row would cost as much as its sums.
-        let nearest = self.nearest.chunks_mut(kernels.rows).zip(self.rows.kinds.chunks(kernels.rows));
-        let states = self.state.chunks_exact(per_tile).zip(self.certain.chunks_exact(kernels.rows));
-        for (tile, ((nearest, kinds), (state, certain))) in nearest.zip(states).enumerate() {
-            let rows = nearest.iter_mut().zip(kinds).zip(certain.iter().zip(&state[2 * kernels.rows..]));
-            for (row, ((nearest, &kind), (&certain, panel))) in rows.enumerate() {
-                if kind == RowKind::Packed && certain {
-                    let panel = panel.to_bits() as usize;
-                    let z = T::as_f32(x.row(tile * kernels.rows + row), wide);
-                    let found = kernels.nearest(z, panels.exact(panel));
-                    if found.lanes.is_power_of_two() {
-                        let position = panel * PANEL + found.lanes.trailing_zeros() as usize;
-                        *nearest = (position as u32, found.sq_l2);
-                    }
-                }
-            }
+            let rows = Certain { plain, panels: &state[2 * kernels.rows..], certain };
+            kernels.nearest(rows, &panels.exact, d, positions);
         }
     }
 
@@ -106,18 +92,13 @@ impl Pass for PassSmall {
         &self.rows.kinds
     }
 
+    #[inline]
     fn verdict(&self, panels: &SmallPanels, i: usize) -> Verdict {
-        let (position, sq_l2) = self.nearest[i];
-        if !sq_l2.is_nan() {
-            return Verdict { position: position as usize, open: None };
+        if self.nearest[i] != OPEN {
+            return Verdict { position: self.nearest[i] as usize, open: None };
         }
         let (value, panel) = self.best(panels, i);
         Verdict { position: panel * PANEL, open: Some(panels.upper(panel, value, self.rows.norm(i))) }
-    }
-
-    fn sq_l2(&self, i: usize) -> Option<f64> {
-        let (_, sq_l2) = self.nearest[i];
-        (!sq_l2.is_nan()).then_some(sq_l2)
     }
 
     /// The panel where that is certain; else, tile by tile, the values of all panels once more.

@@ -55,23 +55,46 @@ pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// As [`sq_l2_f32`], in f64.
+/// As [`sq_l2_f32`], in f64; what is left of the dimensions by eights and fours, for short vectors are nothing else.
 #[inline(always)]
 pub(super) fn sq_l2_f64(z: &[f32], e: &[f32]) -> f64 {
     let mut sums = [0.0f64; 16];
     let (z_head, z_tail) = z.as_chunks::<16>();
     let (e_head, e_tail) = e.as_chunks::<16>();
     for (z, e) in z_head.iter().zip(e_head) {
-        for lane in 0..16 {
-            let difference = f64::from(z[lane]) - f64::from(e[lane]);
-            sums[lane] += difference * difference;
-        }
+        add_squares(&mut sums, z, e);
     }
-    for (lane, (&z, &e)) in z_tail.iter().zip(e_tail).enumerate() {
-        let difference = f64::from(z) - f64::from(e);
+    let mut sums = halve::<16, 8>(sums);
+    let (z_eight, z_tail) = z_tail.as_chunks::<8>();
+    let (e_eight, e_tail) = e_tail.as_chunks::<8>();
+    if let ([z], [e]) = (z_eight, e_eight) {
+        add_squares(&mut sums, z, e);
+    }
+    let mut sums = halve::<8, 4>(sums);
+    let (z_four, z_tail) = z_tail.as_chunks::<4>();
+    let (e_four, e_tail) = e_tail.as_chunks::<4>();
+    if let ([z], [e]) = (z_four, e_four) {
+        add_squares(&mut sums, z, e);
+    }
+    let mut sum = halve::<2, 1>(halve::<4, 2>(sums));
+    for (z, e) in z_tail.iter().zip(e_tail) {
+        add_squares(&mut sum, &[*z], &[*e]);
+    }
+    sum[0]
+}
+
+#[inline(always)]
+fn add_squares<const LANES: usize>(sums: &mut [f64; LANES], z: &[f32; LANES], e: &[f32; LANES]) {
+    for lane in 0..LANES {
+        let difference = f64::from(z[lane]) - f64::from(e[lane]);
         sums[lane] += difference * difference;
     }
-    sums.iter().sum()
+}
+
+/// Adds the upper half of the lanes to the lower.
+#[inline(always)]
+fn halve<const LANES: usize, const HALF: usize>(sums: [f64; LANES]) -> [f64; HALF] {
+    std::array::from_fn(|lane| sums[lane] + sums[HALF + lane])
 }
 
 #[cfg(test)]

@@ -36,6 +36,18 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self;
+    /// `self - b`.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn sub(self, b: Self) -> Self;
+    /// The smallest lane; none is NaN.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn least(self) -> f32;
+    /// A bit for every lane that is `limit` or less.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn up_to(self, limit: Self) -> u32;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -85,6 +97,21 @@ mod x86 {
             // SAFETY: the caller has AVX-512 F.
             unsafe { _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self, b), yes) }
         }
+        #[inline(always)]
+        unsafe fn sub(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_sub_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn least(self) -> f32 {
+            // SAFETY: the caller has AVX-512 F.
+            unsafe { _mm512_reduce_min_ps(self) }
+        }
+        #[inline(always)]
+        unsafe fn up_to(self, limit: Self) -> u32 {
+            // SAFETY: the caller has AVX-512 F.
+            u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(self, limit) })
+        }
     }
 
     impl Lanes for __m256 {
@@ -128,6 +155,25 @@ mod x86 {
         unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
             // SAFETY: the caller has AVX2.
             unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(self, b)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, b: Self) -> Self {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_sub_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn least(self) -> f32 {
+            // SAFETY: the caller has AVX2.
+            unsafe {
+                let four = _mm_min_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+                let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_min_ps(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn up_to(self, limit: Self) -> u32 {
+            // SAFETY: the caller has AVX2.
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(self, limit)) as u32 }
         }
     }
 }
@@ -179,6 +225,21 @@ mod arm {
             // SAFETY: the caller has NEON.
             unsafe { vbslq_f32(vcgtq_f32(self, b), yes, no) }
         }
+        #[inline(always)]
+        unsafe fn sub(self, b: Self) -> Self {
+            // SAFETY: the caller has NEON.
+            unsafe { vsubq_f32(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn least(self) -> f32 {
+            // SAFETY: the caller has NEON.
+            unsafe { vminvq_f32(self) }
+        }
+        #[inline(always)]
+        unsafe fn up_to(self, limit: Self) -> u32 {
+            // SAFETY: the caller has NEON; an array of 4 values is read.
+            unsafe { vaddvq_u32(vandq_u32(vcleq_f32(self, limit), vld1q_u32([1, 2, 4, 8].as_ptr()))) }
+        }
     }
 }
 
@@ -229,5 +290,17 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn if_greater(self, b: Self, yes: Self, no: Self) -> Self {
         Plain(std::array::from_fn(|i| if self.0[i] > b.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        self.zip(b, |x, y| x - y)
+    }
+    #[inline(always)]
+    unsafe fn least(self) -> f32 {
+        self.0.into_iter().fold(f32::INFINITY, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn up_to(self, limit: Self) -> u32 {
+        (0..4).fold(0, |lanes, i| lanes | u32::from(self.0[i] <= limit.0[i]) << i)
     }
 }

@@ -4,7 +4,7 @@
 //! the other, [`blocks`] splits the rows among threads,
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
 //! the units that multiply two at once ([`pair_kernels`]); few dimensions have a pass of their own,
-//! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`]);
+//! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together.
 
 pub(crate) mod accumulate;
@@ -31,6 +31,7 @@ pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
 mod small_kernels;
+mod small_nearest;
 mod small_panels;
 mod small_rows;
 pub(crate) mod sq_sums;

@@ -32,7 +32,7 @@ impl PairRows {
     pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &PairPanels) {
         let (kernels, d, half) = (panels.pair_kernels, panels.d, panels.half());
         self.tile_len = panels.depth() * ROWS;
-        self.tiles.clear();
+        // What an earlier block left in the columns of rows that are not packed does no harm, and is not cleared.
         self.tiles.resize(x.rows().div_ceil(ROWS) * self.tile_len, 0);
         self.terms.clear();
         self.kinds.clear();

@@ -13,16 +13,14 @@
 
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::small_rows::{self, Nearest};
+use super::small_nearest::{self, Certain};
+use super::small_rows;
 use std::ops::Range;
 
 /// Codewords of a panel. Twice as many would spare a quarter of an operation per score, and cost twice the f64 sums.
 pub(super) const PANEL: usize = 16;
 /// Codewords whose sums are in registers at a time.
 pub(super) const QUAD: usize = 4;
-/// Registers of rows in a tile: with a quad of codewords 8 sums, enough to hide the latency of each.
-const REGS: usize = 2;
-
 /// Values of a packed panel.
 pub(super) fn panel_len(d: usize) -> usize {
     PANEL * (d + 1) + 1
@@ -36,13 +34,14 @@ pub(super) struct SmallKernels {
     values: ValuesFn,
     place: PlaceFn,
     certain: CertainFn,
-    nearest: unsafe fn(z: &[f32], codewords: &[f32]) -> Nearest,
+    nearest: NearestFn,
 }
 
 type BestFn = unsafe fn(tile: *const f32, norms: *const f32, panels: *const f32, d: usize, ids: Range<u32>, *mut f32);
 type ValuesFn = unsafe fn(tile: *const f32, norms: *const f32, panels: *const f32, d: usize, count: usize, *mut f32);
-type PlaceFn = unsafe fn(tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]);
+type PlaceFn = unsafe fn(plain: &[f32], tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]);
 type CertainFn = unsafe fn(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]);
+type NearestFn = unsafe fn(rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]);
 
 impl SmallKernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
@@ -101,9 +100,9 @@ impl SmallKernels {
     }
 
     /// See [`small_rows::place`].
-    pub fn place(&self, tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
+    pub fn place(&self, plain: &[f32], tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
         // SAFETY: check 1.
-        unsafe { (self.place)(tile, mean, scale, norms) }
+        unsafe { (self.place)(plain, tile, mean, scale, norms) }
     }
 
     /// See [`small_rows::certain`].
@@ -112,10 +111,11 @@ impl SmallKernels {
         unsafe { (self.certain)(state, norms, bounds, certain) }
     }
 
-    /// See [`small_rows::nearest`].
-    pub fn nearest(&self, z: &[f32], codewords: &[f32]) -> Nearest {
+    /// Writes the position of the codeword nearest to each row whose panel is certain; [`small_nearest::OPEN`] where it is not, or more
+    /// than one of its codewords can be the nearest. The codewords are all panels as they came, `[panels][d][PANEL]`.
+    pub fn nearest(&self, rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]) {
         // SAFETY: check 1.
-        unsafe { (self.nearest)(z, codewords) }
+        unsafe { (self.nearest)(rows, codewords, d, positions) }
     }
 }
 
@@ -124,7 +124,12 @@ impl SmallKernels {
 /// # Safety
 /// Checks 1 to 3; `panel` is one of the panels.
 #[inline(always)]
-unsafe fn value<L: Lanes>(tile: *const f32, norms: *const f32, panel: *const f32, d: usize) -> [L; REGS] {
+unsafe fn value<L: Lanes, const REGS: usize>(
+    tile: *const f32,
+    norms: *const f32,
+    panel: *const f32,
+    d: usize,
+) -> [L; REGS] {
     let rows = REGS * L::WIDTH;
     // SAFETY: t < d, so every read of the tile lies within its d * rows values and every one of a quad within its
     // (d + 1) * QUAD; PANEL / QUAD of these and one value more are a panel.
@@ -164,7 +169,7 @@ unsafe fn value<L: Lanes>(tile: *const f32, norms: *const f32, panel: *const f32
 /// # Safety
 /// Checks 1 to 4.
 #[inline(always)]
-unsafe fn best<L: Lanes>(
+unsafe fn best<L: Lanes, const REGS: usize>(
     tile: *const f32,
     norms: *const f32,
     mut panels: *const f32,
@@ -183,7 +188,7 @@ unsafe fn best<L: Lanes>(
                 (L::load(state), L::load(state.add(rows)), L::load(state.add(2 * rows)));
         }
         for id in ids {
-            let values = value::<L>(tile, norms, panels, d);
+            let values = value::<L, REGS>(tile, norms, panels, d);
             for reg in 0..REGS {
                 panel[reg] = values[reg].if_greater(best[reg], L::splat(f32::from_bits(id)), panel[reg]);
                 second[reg] = second[reg].max(values[reg].min(best[reg]));
@@ -203,7 +208,7 @@ unsafe fn best<L: Lanes>(
 /// # Safety
 /// Checks 1 to 4.
 #[inline(always)]
-unsafe fn values<L: Lanes>(
+unsafe fn values<L: Lanes, const REGS: usize>(
     tile: *const f32,
     norms: *const f32,
     panels: *const f32,
@@ -214,7 +219,7 @@ unsafe fn values<L: Lanes>(
     for panel in 0..count {
         // SAFETY: panel < count, in bounds by check 3; by check 4 every panel has a value for every row.
         unsafe {
-            let values = value::<L>(tile, norms, panels.add(panel * panel_len(d)), d);
+            let values = value::<L, REGS>(tile, norms, panels.add(panel * panel_len(d)), d);
             for reg in 0..REGS {
                 values[reg].store(out.add((panel * REGS + reg) * L::WIDTH));
             }
@@ -222,24 +227,25 @@ unsafe fn values<L: Lanes>(
     }
 }
 
-/// Compiles the bodies of this file and of [`small_rows`] for one instruction set.
+/// Compiles the bodies of this file, of [`small_rows`] and of [`small_nearest`] for one instruction set.
 macro_rules! stamp {
-    ($module:ident, $features:literal, $lanes:ty) => {
+    ($module:ident, $features:literal, $lanes:ty, $regs:literal) => {
         mod $module {
             use super::*;
 
             pub static KERNELS: SmallKernels = SmallKernels { rows: ROWS, best, values, place, certain, nearest };
-            const ROWS: usize = REGS * <$lanes as Lanes>::WIDTH;
+            const PARTS: usize = PANEL / <$lanes as Lanes>::WIDTH;
+            const ROWS: usize = $regs * <$lanes as Lanes>::WIDTH;
 
             #[target_feature(enable = $features)]
             unsafe fn best(t: *const f32, n: *const f32, p: *const f32, d: usize, ids: Range<u32>, state: *mut f32) {
                 // SAFETY: the caller made the checks. Known depths unroll.
                 unsafe {
                     match d {
-                        4 => super::best::<$lanes>(t, n, p, 4, ids, state),
-                        8 => super::best::<$lanes>(t, n, p, 8, ids, state),
-                        16 => super::best::<$lanes>(t, n, p, 16, ids, state),
-                        _ => super::best::<$lanes>(t, n, p, d, ids, state),
+                        4 => super::best::<$lanes, $regs>(t, n, p, 4, ids, state),
+                        8 => super::best::<$lanes, $regs>(t, n, p, 8, ids, state),
+                        16 => super::best::<$lanes, $regs>(t, n, p, 16, ids, state),
+                        _ => super::best::<$lanes, $regs>(t, n, p, d, ids, state),
                     }
                 }
             }
@@ -247,12 +253,17 @@ macro_rules! stamp {
             #[target_feature(enable = $features)]
             unsafe fn values(t: *const f32, n: *const f32, p: *const f32, d: usize, count: usize, out: *mut f32) {
                 // SAFETY: the caller made the checks.
-                unsafe { super::values::<$lanes>(t, n, p, d, count, out) }
+                unsafe { super::values::<$lanes, $regs>(t, n, p, d, count, out) }
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn place(tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
-                small_rows::place::<ROWS>(tile, mean, scale, norms)
+            unsafe fn place(plain: &[f32], tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
+                match mean.len() {
+                    4 => small_rows::place::<ROWS>(plain, 4, tile, mean, scale, norms),
+                    8 => small_rows::place::<ROWS>(plain, 8, tile, mean, scale, norms),
+                    16 => small_rows::place::<ROWS>(plain, 16, tile, mean, scale, norms),
+                    d => small_rows::place::<ROWS>(plain, d, tile, mean, scale, norms),
+                }
             }
 
             #[target_feature(enable = $features)]
@@ -261,27 +272,38 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn nearest(z: &[f32], codewords: &[f32]) -> Nearest {
-                small_rows::nearest(z, codewords)
+            unsafe fn nearest(rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]) {
+                // SAFETY: the caller made the checks.
+                unsafe {
+                    match d {
+                        4 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 4, positions),
+                        8 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 8, positions),
+                        16 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 16, positions),
+                        _ => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, d, positions),
+                    }
+                }
             }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-stamp!(avx512, "avx512f", std::arch::x86_64::__m512);
+stamp!(avx512, "avx512f", std::arch::x86_64::__m512, 4);
 #[cfg(target_arch = "x86_64")]
-stamp!(avx2, "avx2,fma", std::arch::x86_64::__m256);
+stamp!(avx2, "avx2,fma", std::arch::x86_64::__m256, 2);
 #[cfg(target_arch = "aarch64")]
-stamp!(neon, "neon", std::arch::aarch64::float32x4_t);
+stamp!(neon, "neon", std::arch::aarch64::float32x4_t, 2);
 
-const PLAIN_ROWS: usize = REGS * <Plain as Lanes>::WIDTH;
+const PLAIN_REGS: usize = 2;
+const PLAIN_ROWS: usize = PLAIN_REGS * <Plain as Lanes>::WIDTH;
 
 static PORTABLE: SmallKernels = SmallKernels {
     rows: PLAIN_ROWS,
-    best: best::<Plain>,
-    values: values::<Plain>,
-    place: small_rows::place::<PLAIN_ROWS>,
+    best: best::<Plain, PLAIN_REGS>,
+    values: values::<Plain, PLAIN_REGS>,
+    place: |plain, tile, mean, scale, norms| {
+        small_rows::place::<PLAIN_ROWS>(plain, mean.len(), tile, mean, scale, norms)
+    },
     certain: small_rows::certain::<PLAIN_ROWS>,
-    nearest: small_rows::nearest,
+    nearest: small_nearest::nearest::<Plain, { PANEL / <Plain as Lanes>::WIDTH }>,
 };

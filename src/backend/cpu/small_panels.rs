@@ -18,9 +18,7 @@
 //! latter C = 2 g |e'|^2 / 2 undoes what h has too little. B and C are the largest of the panel, and 2^-20 = 16 u
 //! larger than needed; the rounding of v is left to the reader. One codeword a hundred times longer than the others
 //! so weakens the panel it is in, and for the rows that are nearest to this panel only: its own h has its own error.
-//! [`super::small_rows::certain`] compares. Which codeword of the panel it is, f64 says: sums of differences of the
-//! codewords as they came ([`SmallPanels::exact`]), 16 at once, give the label, the proof that no other of the panel
-//! is as near, and the distance to be reported.
+//! [`super::small_rows::certain`] compares. Which codeword of the panel it is, [`super::small_nearest`] says.
 
 use super::centre::{distinct, largest_magnitude, mean_of};
 use super::kernels::Kernels;
@@ -46,7 +44,7 @@ pub(super) struct SmallPanels {
     /// `[panels][panel_len(d)]`, see [`super::small_kernels`].
     packed: Vec<f32>,
     /// `[panels][d][PANEL]`: the codewords as they came; infinite where there is none.
-    exact: Vec<f32>,
+    pub(super) exact: Vec<f32>,
     /// B and C of every panel.
     pub(super) bounds: Vec<[f32; 2]>,
 }
@@ -130,11 +128,6 @@ impl SmallPanels {
         let len = panel_len(self.d);
         let per_run = (floats / len).max(1);
         self.packed.chunks(per_run * len).enumerate().map(move |(run, panels)| (run * per_run, panels))
-    }
-
-    /// The codewords of a panel as they came, `[d][PANEL]`.
-    pub fn exact(&self, panel: usize) -> &[f32] {
-        &self.exact[panel * self.d * PANEL..][..self.d * PANEL]
     }
 
     /// Labels of a panel.

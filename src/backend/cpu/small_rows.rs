@@ -1,9 +1,7 @@
 //! Rows of few dimensions: on their way into the pass of [`super::small_kernels`], and what is made of its outcome.
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what becomes vectors.
 
-use super::direct::f64_bound;
 use super::rows::{RowKind, power_of_two};
-use super::small_kernels::PANEL;
 use super::small_panels::SmallPanels;
 use crate::matrix::{Element, MatrixView};
 
@@ -11,16 +9,17 @@ use crate::matrix::{Element, MatrixView};
 /// codewords stay far from overflow.
 const LIMIT: f32 = (1u64 << 60) as f32;
 
-/// A block of rows as tiles, `[tiles][d][rows]`.
+/// A block of rows, `[tiles][rows][d]`, and the same as tiles, `[tiles][d][rows]`, centred and scaled.
 #[derive(Default)]
 pub(super) struct SmallRows {
+    /// The rows as they came, and zeros after the last.
+    plain: Vec<f32>,
     tiles: Vec<f32>,
     tile_len: usize,
     /// Norm in the codebook's scale, rounded up; infinite for a row that is not in its tile. As many as whole tiles
     /// have rows.
     norms: Vec<f32>,
     pub kinds: Vec<RowKind>,
-    wide: Vec<f32>,
 }
 
 impl SmallRows {
@@ -28,32 +27,32 @@ impl SmallRows {
         let (d, rows) = (panels.d, panels.small_kernels.rows);
         let count = x.rows().div_ceil(rows);
         self.tile_len = d * rows;
-        self.tiles.clear();
+        self.plain.resize(count * self.tile_len, 0.0);
+        let (whole, rest) = self.plain.split_at_mut(x.rows() * d);
+        x.widen_into(whole);
+        rest.fill(0.0);
         self.tiles.resize(count * self.tile_len, 0.0);
         self.norms.resize(count * rows, 0.0);
-        self.kinds.clear();
         let scale = power_of_two(panels.shift);
         let tiles = self.tiles.chunks_exact_mut(self.tile_len).zip(self.norms.chunks_exact_mut(rows));
-        for (number, (tile, norms)) in tiles.enumerate() {
-            let first = number * rows;
-            let in_tile = rows.min(x.rows() - first);
-            for i in 0..in_tile {
-                let row = T::as_f32(x.row(first + i), &mut self.wide);
-                for (&value, to) in row.iter().zip(tile[i..].iter_mut().step_by(rows)) {
-                    *to = value;
-                }
-            }
-            panels.small_kernels.place(tile, &panels.mean, scale, norms);
-            for (i, norm) in norms[..in_tile].iter().enumerate() {
-                self.kinds.push(if norm.is_finite() {
-                    RowKind::Packed
-                } else if x.row(first + i).iter().all(|value| value.to_f32().is_finite()) {
-                    RowKind::Wild
-                } else {
-                    RowKind::NonFinite
-                });
-            }
+        for (plain, (tile, norms)) in self.plain.chunks_exact(self.tile_len).zip(tiles) {
+            panels.small_kernels.place(plain, tile, &panels.mean, scale, norms);
         }
+        self.kinds.clear();
+        self.kinds.extend(self.norms[..x.rows()].iter().zip(self.plain.chunks_exact(d)).map(|(norm, plain)| {
+            if norm.is_finite() {
+                RowKind::Packed
+            } else if plain.iter().all(|value| value.is_finite()) {
+                RowKind::Wild
+            } else {
+                RowKind::NonFinite
+            }
+        }));
+    }
+
+    /// The rows of every tile as they came.
+    pub fn plain(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.plain.chunks_exact(self.tile_len.max(1))
     }
 
     /// Every tile with the norms of its rows.
@@ -77,13 +76,21 @@ impl SmallRows {
     }
 }
 
-/// Centres and scales the rows of a tile, `[d][ROWS]`, and writes their norms, rounded up. A row with a component
-/// beyond [`LIMIT`], or none that is finite, gets an infinite norm and zeros.
+/// Centres and scales the rows of a tile, `[ROWS][d]`, to `[d][ROWS]`, and writes their norms, rounded up. A row with a
+/// component beyond [`LIMIT`], or none that is finite, gets an infinite norm and zeros.
 ///
 /// The norm: d rounded squares in a rounded sum, which is off by (d + 1) 2^-24 at most, and a rounded root; 2^-18 is
 /// four times that for 16 dimensions. Squares that underflow lose 2^-149 each, 2^-140 is more than 16 of these.
 #[inline(always)]
-pub(super) fn place<const ROWS: usize>(tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]) {
+pub(super) fn place<const ROWS: usize>(
+    plain: &[f32],
+    d: usize,
+    tile: &mut [f32],
+    mean: &[f32],
+    scale: f32,
+    norms: &mut [f32],
+) {
+    transpose::<ROWS>(plain, d, tile);
     let (steps, _) = tile.as_chunks_mut::<ROWS>();
     let mut largest = [0u32; ROWS];
     let mut sums = [0.0f32; ROWS];
@@ -105,6 +112,52 @@ pub(super) fn place<const ROWS: usize>(tile: &mut [f32], mean: &[f32], scale: f3
             for lane in 0..ROWS {
                 step[lane] = if norms[lane].is_infinite() { 0.0 } else { step[lane] };
             }
+        }
+    }
+}
+
+/// `[ROWS][d]` to `[d][ROWS]`, four by four while there are four dimensions.
+#[inline(always)]
+fn transpose<const ROWS: usize>(plain: &[f32], d: usize, tile: &mut [f32]) {
+    for (lane, rows) in plain.chunks_exact(4 * d).enumerate() {
+        let fours = d - d % 4;
+        for t in (0..fours).step_by(4) {
+            transpose_square(&rows[t..], d, &mut tile[t * ROWS + 4 * lane..], ROWS);
+        }
+        for t in fours..d {
+            for row in 0..4 {
+                tile[t * ROWS + 4 * lane + row] = rows[row * d + t];
+            }
+        }
+    }
+}
+
+/// Four rows of four values, `from_stride` apart, to four columns `to_stride` apart.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+    use std::arch::x86_64::{__m128, _MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_setzero_ps, _mm_storeu_ps};
+    assert!(from.len() >= 3 * from_stride + 4 && to.len() >= 3 * to_stride + 4);
+    // SAFETY: every x86-64 has SSE; the last four values of either begin at thrice the stride.
+    unsafe {
+        let mut square: [__m128; 4] = [_mm_setzero_ps(); 4];
+        for row in 0..4 {
+            square[row] = _mm_loadu_ps(from.as_ptr().add(row * from_stride));
+        }
+        let [a, b, c, d] = &mut square;
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        for column in 0..4 {
+            _mm_storeu_ps(to.as_mut_ptr().add(column * to_stride), square[column]);
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+    for row in 0..4 {
+        for column in 0..4 {
+            to[column * to_stride + row] = from[row * from_stride + column];
         }
     }
 }
@@ -134,43 +187,4 @@ pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &
         let needed = (off + rounding + f32::from_bits(1 << 13)) * (1.0 + 1.0 / 1_048_576.0);
         certain[lane] = best[lane] - second[lane] > needed;
     }
-}
-
-/// The nearest codeword of a panel.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Nearest {
-    /// Lanes of the panel that can have it: one or more bits.
-    pub lanes: u32,
-    /// The smallest squared distance, within [`f64_bound`] of the nearest's.
-    pub sq_l2: f64,
-}
-
-/// The nearest of a panel of codewords, `[d][PANEL]`, by f64 sums.
-#[inline(always)]
-pub(super) fn nearest(z: &[f32], codewords: &[f32]) -> Nearest {
-    let mut sums = [0.0f64; PANEL];
-    let (steps, _) = codewords.as_chunks::<PANEL>();
-    for (&z, step) in z.iter().zip(steps) {
-        let z = f64::from(z);
-        for lane in 0..PANEL {
-            let difference = z - f64::from(step[lane]);
-            sums[lane] += difference * difference;
-        }
-    }
-    let mut least = sums;
-    let mut half = PANEL / 2;
-    while half > 0 {
-        for lane in 0..half {
-            least[lane] = if least[lane + half] < least[lane] { least[lane + half] } else { least[lane] };
-        }
-        half /= 2;
-    }
-    // As in `super::look`: what lies above cannot be the nearest, nor as near.
-    let relative = 2.0 * f64_bound(z.len());
-    let limit = least[0] * ((1.0 + relative) / (1.0 - relative) * (1.0 + f64::EPSILON));
-    let mut lanes = 0;
-    for lane in 0..PANEL {
-        lanes |= u32::from(sums[lane] <= limit) << lane;
-    }
-    Nearest { lanes, sq_l2: least[0] }
 }

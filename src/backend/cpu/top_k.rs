@@ -53,6 +53,7 @@ struct Job<'a, T> {
 struct Workspace {
     rows: PackedRows,
     scores: Vec<f32>,
+    keys: Vec<u64>,
     order: Vec<u32>,
     candidates: Vec<Candidate>,
     sum: ExactSum,
@@ -64,6 +65,14 @@ struct Candidate {
     /// What Fast ranks by: the negated score.
     rank: f32,
     sq_l2: f64,
+}
+
+/// Ascending keys are descending scores, ascending positions where these are equal: numbers compare in one instruction.
+fn key(score: f32, position: u32) -> u64 {
+    // As `f32::total_cmp`; its order of signed integers is that of unsigned ones with the sign bit turned.
+    let bits = score.to_bits() as i32;
+    let ascending = (bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31;
+    u64::from(!ascending) << 32 | u64::from(position)
 }
 
 impl Workspace {
@@ -107,23 +116,26 @@ impl Workspace {
     fn select<T: Element>(&mut self, job: &Job<'_, T>, i: usize, at: usize) {
         let panels = job.panels;
         let scores = &self.scores[at..at + panels.len()];
-        self.order.clear();
-        self.order.extend(0..panels.len() as u32);
         // With repeated codewords fewer than r distinct ones can be enough; never mind, the rest is sorted out later.
         let r = job.r.min(panels.len());
         if self.rows.kinds[i] == RowKind::Packed && r < panels.len() {
-            let descending = |&a: &u32, &b: &u32| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b));
-            self.order.select_nth_unstable_by(r - 1, descending);
-            if job.precision == Precision::Fast {
-                self.order.truncate(r);
-            } else {
+            self.keys.clear();
+            self.keys.extend(scores.iter().zip(0..).map(|(&score, position)| key(score, position)));
+            self.keys.select_nth_unstable(r - 1);
+            self.order.clear();
+            self.order.extend(self.keys[..r].iter().map(|&key| key as u32));
+            if job.precision == Precision::Exact {
                 // The r-th smallest score lies below the largest upper bound of any r codewords.
                 let (norm, ratio) = (self.rows.norms[i], self.rows.ratios[i]);
                 let upper = |&j: &u32| panels.upper(j as usize, scores[j as usize], norm, ratio);
-                let limit = self.order[..r].iter().map(upper).fold(f64::NEG_INFINITY, f64::max);
+                let limit = self.order.iter().map(upper).fold(f64::NEG_INFINITY, f64::max);
                 let threshold = panels.threshold(limit);
-                self.order.retain(|&j| scores[j as usize] >= threshold);
+                self.order.clear();
+                self.order.extend((0..).zip(scores).filter(|&(_, &score)| score >= threshold).map(|(j, _)| j));
             }
+        } else {
+            self.order.clear();
+            self.order.extend(0..panels.len() as u32);
         }
         let z = T::as_f32(job.x.row(i), &mut self.wide);
         self.candidates.clear();
@@ -150,13 +162,17 @@ impl Workspace {
         let codeword = |label: u32| job.codewords.row(label as usize);
         let mut exact_used = false;
         let bound = 2.0 * f64_bound(z.len());
-        let largest = candidates.iter().map(|candidate| candidate.sq_l2).fold(0.0, f64::max) * (1.0 + bound);
-        let f64_decides = f64_is_exact(z, candidates.iter().map(|candidate| codeword(candidate.label)), largest);
+        let apart = |a: &Candidate, b: &Candidate| (a.sq_l2 - b.sq_l2).abs() > bound * (a.sq_l2 + b.sq_l2);
+        // Neighbours that are apart leave no other two that are not.
+        candidates.sort_unstable_by(|a, b| a.sq_l2.total_cmp(&b.sq_l2));
+        let f64_decides = candidates.is_sorted_by(apart) || {
+            let largest = candidates.last().map_or(0.0, |last| last.sq_l2) * (1.0 + bound);
+            f64_is_exact(z, candidates.iter().map(|candidate| codeword(candidate.label)), largest)
+        };
         let mut compare = |a: &Candidate, b: &Candidate| match job.precision {
             Precision::Fast => a.rank.total_cmp(&b.rank).then(a.label.cmp(&b.label)),
             Precision::Exact => {
-                let apart = (a.sq_l2 - b.sq_l2).abs() > bound * (a.sq_l2 + b.sq_l2);
-                let order = if apart || f64_decides {
+                let order = if f64_decides || apart(a, b) {
                     a.sq_l2.total_cmp(&b.sq_l2)
                 } else if a.sq_l2 == 0.0 || codeword(a.label) == codeword(b.label) {
                     // Both zero, or repetitions of one codeword.

@@ -1,0 +1,81 @@
+//! Which codeword of its panel is the nearest to a row, for [`super::assign_small`]: f32 sums of differences of the
+//! codewords as they came, a panel at once.
+//!
+//! The check that the unsafe blocks cite is that of [`super::small_kernels`].
+#![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
+
+use super::lanes::Lanes;
+use super::small_kernels::PANEL;
+
+/// The rows of a tile as they came, `[rows][d]`, the panel of each, and whether it is certain.
+#[derive(Clone, Copy)]
+pub(super) struct Certain<'a> {
+    pub plain: &'a [f32],
+    pub panels: &'a [f32],
+    pub certain: &'a [bool],
+}
+
+/// Position of no codeword.
+pub(super) const OPEN: u32 = u32::MAX;
+
+/// Lanes of a panel that can have the codeword nearest to z: one or more bits. PARTS registers are a panel.
+///
+/// Sums of squared differences in f32, of up to 16 dimensions: [`super::direct::f32_bound`] has r = 21 u for these, and
+/// 17 2^-149 for what underflows. The real squared distance of a sum s lies within s (1 -+ r) -+ 17 2^-149, so that a
+/// codeword can be as near as that of the least sum where s (1 - r) <= least (1 + r) + 34 2^-149. The limit below is
+/// above that with its own roundings: 48 u for 42 u, and 64 2^-149 for 35. A sum that overflowed lies above any limit
+/// that did not.
+///
+/// # Safety
+/// Check 1.
+#[inline(always)]
+unsafe fn nearest_lanes<L: Lanes, const PARTS: usize>(z: &[f32], codewords: &[[f32; PANEL]]) -> u32 {
+    const { assert!(PARTS * L::WIDTH == PANEL) }
+    // SAFETY: the parts of a step are its PANEL values.
+    unsafe {
+        let mut sums = [L::splat(0.0); PARTS];
+        for (&z, step) in z.iter().zip(codewords) {
+            let z = L::splat(z);
+            for part in 0..PARTS {
+                let difference = z.sub(L::load(step.as_ptr().add(part * L::WIDTH)));
+                sums[part] = difference.mul_add(difference, sums[part]);
+            }
+        }
+        let mut least = sums[0];
+        for part in 1..PARTS {
+            least = least.min(sums[part]);
+        }
+        let limit = L::splat(least.least() * (1.0 + 24.0 * f32::EPSILON) + f32::from_bits(1 << 6));
+        let mut lanes = 0;
+        for part in 0..PARTS {
+            lanes |= sums[part].up_to(limit) << (part * L::WIDTH);
+        }
+        lanes
+    }
+}
+
+/// See [`super::small_kernels::SmallKernels::nearest`].
+///
+/// # Safety
+/// Check 1.
+#[inline(always)]
+pub(super) unsafe fn nearest<L: Lanes, const PARTS: usize>(
+    rows: Certain<'_>,
+    codewords: &[f32],
+    d: usize,
+    positions: &mut [u32],
+) {
+    let (steps, _) = codewords.as_chunks::<PANEL>();
+    let rows = rows.plain.chunks_exact(d).zip(rows.panels).zip(rows.certain);
+    for (position, ((z, panel), &certain)) in positions.iter_mut().zip(rows) {
+        *position = OPEN;
+        if certain {
+            let panel = panel.to_bits() as usize;
+            // SAFETY: check 1.
+            let lanes = unsafe { nearest_lanes::<L, PARTS>(z, &steps[panel * d..][..d]) };
+            if lanes.is_power_of_two() {
+                *position = (panel * PANEL) as u32 + lanes.trailing_zeros();
+            }
+        }
+    }
+}
