@@ -14,6 +14,8 @@
 //!    `codebook::DeviceCodebook` returned, and lie below the sizes passed.
 
 #[cfg(feature = "cuda")]
+mod accumulate;
+#[cfg(feature = "cuda")]
 mod assign;
 #[cfg(feature = "cuda")]
 mod assign_tensor;
@@ -38,6 +40,8 @@ mod gather;
 mod gemm;
 #[cfg(feature = "cuda")]
 mod histogram;
+#[cfg(feature = "cuda")]
+mod label_order;
 #[cfg(feature = "cuda")]
 mod lane;
 #[cfg(feature = "cuda")]
@@ -65,6 +69,8 @@ mod rows_tensor;
 mod sq_sums;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
+#[cfg(feature = "cuda")]
+mod sums;
 #[cfg(feature = "cuda")]
 mod tensor;
 #[cfg(feature = "cuda")]

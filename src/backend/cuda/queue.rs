@@ -94,8 +94,8 @@ impl Queue {
     }
 
     /// Sets every byte of `to`.
-    pub fn fill(&self, to: &mut Out<'_, u64>, byte: u8) -> Result<()> {
-        self.set(to.address(), byte, to.len() * size_of::<u64>())
+    pub fn fill<T: bytemuck::AnyBitPattern>(&self, to: &mut Out<'_, T>, byte: u8) -> Result<()> {
+        self.set(to.address(), byte, to.len() * size_of::<T>())
     }
 
     fn set(&self, address: CUdeviceptr, byte: u8, bytes: usize) -> Result<()> {
