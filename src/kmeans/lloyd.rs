@@ -1,7 +1,8 @@
 //! Lloyd's iteration: label every row, move every codeword to the mean of its rows, again.
 
 use super::{KMeans, KMeansFit, Problem, Step};
-use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate, assign_into};
+use crate::backend::training::{Means, Training};
+use crate::backend::{AssignStats, Assignment};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -10,21 +11,23 @@ use crate::metrics::ordered_sum;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
-/// Iterates from `codewords` until the parameters say that it is enough.
+/// Iterates from `codewords` over `rows`, those of the problem, until the parameters say that it is enough.
 pub(super) fn lloyd<T: Element, E: From<Error>>(
     params: &KMeans,
     problem: &Problem<'_, T>,
+    rows: &mut Training<'_, T>,
     run: usize,
-    mut codewords: Matrix<f32>,
+    codewords: Matrix<f32>,
     device: &Device,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<KMeansFit, E> {
     let (n, d) = (problem.x.rows(), problem.x.cols());
-    let (mut labels, mut sq_distances) = (vec![0; n], vec![0.0; n]);
+    let mut sq_distances = vec![0.0; n];
     let (mut curve, mut all): (Vec<f64>, _) = (Vec::new(), AssignStats::default());
+    let mut codebook = Codebook::new(codewords.view(), device)?;
+    drop(codewords);
     loop {
-        let codebook = Codebook::new(codewords.view(), device)?;
-        let stats = assign_into(problem.x, &codebook, AssignOptions::default(), &mut labels, &mut sq_distances)?;
+        let stats = rows.assign(&codebook, &mut sq_distances)?;
         all += stats;
         let inertia = ordered_sum(d, (0..n).map(|i| problem.share(i, &sq_distances)));
         let before = curve.last().copied();
@@ -36,36 +39,41 @@ pub(super) fn lloyd<T: Element, E: From<Error>>(
         let gains_little = |before: f64| inertia >= before - params.tolerance * before;
         let mut converged = params.tolerance > 0.0 && before.is_some_and(gains_little);
         if !converged && iteration < params.iterations {
-            let next = moved(problem, &codewords, &labels, &sq_distances)?;
-            if next != codewords {
-                codewords = next;
+            if let Some(next) = moved(problem, rows, &codebook, &sq_distances)? {
+                codebook = next;
                 continue;
             }
             converged = true;
         }
-        let assignment = Assignment { labels, sq_distances, stats };
+        let assignment = Assignment { labels: rows.take_labels()?, sq_distances, stats };
         return Ok(KMeansFit { codebook, assignment, inertia, curve, converged, run, stats: all });
     }
 }
 
-/// The mean of the rows of every codeword; the farthest rows in place of codewords that have none.
+/// The mean of the rows of every codeword; the farthest rows in place of codewords that have none. Nothing where all
+/// codewords stay.
 fn moved<T: Element>(
     problem: &Problem<'_, T>,
-    codewords: &Matrix<f32>,
-    labels: &[u32],
+    rows: &mut Training<'_, T>,
+    codebook: &Codebook,
     sq_distances: &[f32],
-) -> Result<Matrix<f32>> {
-    let d = codewords.cols();
-    let sums: Sums = accumulate(problem.x, labels, problem.weights, problem.k)?;
-    let mut moved = codewords.as_slice().to_vec();
-    let of_codewords = moved.chunks_exact_mut(d).enumerate();
-    let dead: Vec<usize> = of_codewords.filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(j)).collect();
+) -> Result<Option<Codebook>> {
+    let d = codebook.d();
+    let (mut moved, dead) = match rows.means(codebook)? {
+        Means::Host { means, dead } => (means, dead),
+        #[cfg(feature = "cuda")]
+        Means::Cuda(next) => return Ok(next),
+    };
     if !dead.is_empty() {
         for (&j, row) in dead.iter().zip(farthest(problem, sq_distances, dead.len(), &moved)) {
             T::widen(problem.x.row(row), &mut moved[j * d..][..d]);
         }
     }
-    Matrix::new(moved, problem.k, d)
+    let (moved, codewords) = (Matrix::new(moved, problem.k, d)?, codebook.codewords()?);
+    match (0..problem.k).all(|j| moved.view().row(j) == codewords.row(j)) {
+        true => Ok(None),
+        false => Codebook::new(moved.view(), codebook.device()).map(Some),
+    }
 }
 
 /// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those

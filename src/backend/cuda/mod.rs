@@ -62,6 +62,8 @@ pub mod ptx;
 #[cfg(feature = "cuda")]
 mod queue;
 #[cfg(feature = "cuda")]
+pub(crate) mod resident;
+#[cfg(feature = "cuda")]
 mod rows;
 #[cfg(feature = "cuda")]
 mod rows_tensor;

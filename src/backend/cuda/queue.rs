@@ -88,6 +88,19 @@ impl Queue {
         copy().map_err(|error| refused(self.op, asked, error))
     }
 
+    /// Copies the start of `from` over all of `to`, within the device.
+    pub fn copy<T: DeviceRepr>(&self, from: In<'_, T>, to: &mut Out<'_, T>) -> Result<()> {
+        assert!(to.len() <= from.len(), "check 2");
+        let copy = || {
+            self.stream.context().bind_to_thread()?;
+            let bytes = to.len() * size_of::<T>();
+            // SAFETY: check 2, and what is written is borrowed alone.
+            unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, self.stream.cu_stream()) }
+        };
+        let asked = || format!("a copy of {} on the device", words(to.len(), size_of::<T>()));
+        copy().map_err(|error| refused(self.op, asked(), error))
+    }
+
     /// Sets all of `to` to zero.
     pub fn zero<T: DeviceRepr + ValidAsZeroBits>(&self, to: &mut Out<'_, T>) -> Result<()> {
         self.set(to.address(), 0, to.len() * size_of::<T>())
