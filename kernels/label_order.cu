@@ -29,7 +29,6 @@
 #define ORDER_DIGITS (1 << ORDER_DIGIT_BITS)
 #define ORDER_WARPS (ORDER_THREADS / WARP)
 #define ORDER_ROUNDS (ORDER_TILE / ORDER_THREADS)
-#define NO_ROW 0xffffffffu
 
 static_assert(ORDER_THREADS == ORDER_DIGITS, "a thread for each value of a digit");
 static_assert(ORDER_TILE % ORDER_THREADS == 0 && ORDER_THREADS % WARP == 0, "whole rounds of whole warps");

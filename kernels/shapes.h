@@ -32,3 +32,5 @@
 #define ORDER_DIGIT_BITS 8 // bits of a label that one pass of label_order.cu sorts by
 #define ORDER_TILE 2048 // rows of a block of label_order.cu
 #define ACCUMULATE_THREADS 128 // threads of a block of accumulate.cu
+#define ACCUMULATE_LONG 32 // rows of a label in one block from which on accumulate.cu adds them up beforehand
+#define MEANS_THREADS 128 // threads of a block of means.cu

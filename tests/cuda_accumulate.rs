@@ -123,24 +123,25 @@ fn sums_have_the_bits_of_the_documented_order() {
     let machines = (0..3).map(|seed| Machine::new().seed(seed));
     pass_on_each(machines, "sums_have_the_bits_of_the_documented_order", || {
         let mut numbers = Numbers::new(91);
-        // Blocks of 2^18 / d rows: parts of one, and several; components for a part of a warp, of a block of threads, and
-        // for more; more codewords than rows; one digit of a label, and two.
-        for (n, k, d) in [
-            (0, 3, 4),
-            (1, 1, 1),
-            (31, 5, 7),
-            (300, 7, 5),
-            (97, 257, 3),
-            (211, 11, 131),
-            (65, 3, 128),
-            (67, 2, 129),
-            (29, 3, 1021),
-            (521, 70, 1024),
-            (5, 2, 100_003),
-            (3, 2, 140_001),
-        ] {
+        // Components for a part of a warp, of a block of threads, and for more; more codewords than rows; one digit of a
+        // label, and two.
+        for (n, k, d) in
+            [(0, 3, 4), (1, 1, 1), (31, 5, 7), (300, 7, 5), (97, 257, 3), (211, 11, 31), (65, 3, 128), (67, 2, 129)]
+        {
             let (x, labels) = (wild(&mut numbers, n * d), labels(&mut numbers, n, k));
             assert_both(&format!("{n} x {d}, k={k}"), &mut numbers, &x, &labels, (k, d));
+        }
+    });
+}
+
+#[test]
+fn rows_of_several_blocks() {
+    Machine::new().pass("rows_of_several_blocks", || {
+        let mut numbers = Numbers::new(98);
+        // Blocks of 2^18 / d rows: 512, 4 and 1.
+        for (n, k, d) in [(521, 17, 512), (5, 2, 60_013), (2, 2, 131_073)] {
+            let (x, labels) = (wild(&mut numbers, n * d), labels(&mut numbers, n, k));
+            assert_bits(&format!("{n} x {d}, k={k}"), &x, &labels, None, (k, d, d));
         }
     });
 }
@@ -160,13 +161,40 @@ fn the_sort_is_stable_at_the_edges_of_its_tiles() {
 
 #[test]
 fn labels_of_three_digits() {
-    Machine::new().pass("labels_of_three_digits", || {
+    // Without the checks of single accesses, as codewords are many: other tests run the same kernels with them.
+    Machine::new().set("CHECK", 0).pass("labels_of_three_digits", || {
         let mut numbers = Numbers::new(96);
         let (n, k) = (67, (1 << 16) + 1);
         let (x, mut labels) = (wild(&mut numbers, n), labels(&mut numbers, n, k));
         // The lowest digits alone would put the last codeword first.
         labels[13] = k as u32 - 1;
         assert_bits("three digits", &x, &labels, None, (k, 1, 1));
+    });
+}
+
+#[test]
+fn segments_that_are_just_long_enough_to_be_added_up_beforehand_and_just_not() {
+    let name = "segments_that_are_just_long_enough_to_be_added_up_beforehand_and_just_not";
+    pass_on_each((0..3).map(|seed| Machine::new().seed(seed)), name, || {
+        let mut numbers = Numbers::new(97);
+        // 32 rows are long; they begin at any distance from a multiple of that.
+        let counts = [31, 32, 1, 33, 0, 63, 64, 2, 65, 31, 31, 97, 32, 32];
+        let mut labels: Vec<u32> =
+            counts.iter().zip(0..).flat_map(|(&count, label)| std::iter::repeat_n(label, count)).collect();
+        for i in (1..labels.len()).rev() {
+            labels.swap(i, numbers.below(i + 1));
+        }
+        let (n, k) = (labels.len(), counts.len());
+        let x = wild(&mut numbers, n * 2);
+        assert_both("shuffled", &mut numbers, &x, &labels, (k, 2));
+        labels.sort();
+        assert_both("sorted", &mut numbers, &x, &labels, (k, 2));
+        // Blocks of 63 and of 31 rows: some are full of one label.
+        for (n, d) in [(130, 4099), (95, 8193)] {
+            let labels: Vec<u32> = (0..n).map(|i| u32::from(i < 64 && i % 2 == 1)).collect();
+            let x = wild(&mut numbers, n * d);
+            assert_bits(&format!("{n} x {d}"), &x, &labels, None, (2, d, d));
+        }
     });
 }
 

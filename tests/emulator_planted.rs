@@ -363,8 +363,16 @@ fn a_count_that_changes_while_others_read_it() {
 #[test]
 fn a_block_of_rows_that_ends_late() {
     const NAME: &str = "a_block_of_rows_that_ends_late";
-    let machine = planted(NAME, "accumulate.cu", "if (rows[i] >= block_end) {", "if (rows[i] > block_end) {");
+    let machine = planted(NAME, "accumulate.cu", "if (few.rows[i] >= block_end) {", "if (few.rows[i] > block_end) {");
     gives_wrong_bits(&machine, NAME, &["the sums differ"], add_exactly);
+}
+
+#[test]
+fn a_part_of_another_segment() {
+    const NAME: &str = "a_part_of_another_segment";
+    let slot = "const u64 slot = (place + i + ACCUMULATE_LONG - 1) / ACCUMULATE_LONG;";
+    let machine = planted(NAME, "accumulate.cu", slot, "const u64 slot = (place + i) / ACCUMULATE_LONG;");
+    is_found(&machine, NAME, &["kernel accumulate_f32", "reads 8 bytes", "which nothing has written"], add_exactly);
 }
 
 #[test]

@@ -49,6 +49,8 @@ mod look;
 #[cfg(feature = "cuda")]
 pub mod matrix;
 #[cfg(feature = "cuda")]
+mod means;
+#[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
 mod metrics;

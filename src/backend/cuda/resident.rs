@@ -1,12 +1,13 @@
 //! Rows that stay on the device while a training passes over them, and what is made of them there: labels, sums by label,
 //! means, the next codebook. Only distances, counts of tiers and, where codewords have no rows, means go to the host.
 
-use super::accumulate::{MEANS_FACTS, SumsOut, means};
+use super::accumulate::SumsOut;
 use super::block::{Block, Status};
 use super::codebook::DeviceCodebook;
 use super::context::Context;
 use super::filter::{Filter, FilterPlan};
 use super::lane::stage;
+use super::means::{FACTS, means};
 use super::memory::Buffer;
 use super::queue::Queue;
 use super::rows::{Packing, Rows};
@@ -95,7 +96,7 @@ impl Resident {
             totals: queue.alloc(k as usize)?,
             sums: queue.alloc(codewords)?,
             means: queue.alloc(codewords)?,
-            means_facts: queue.alloc(MEANS_FACTS)?,
+            means_facts: queue.alloc(FACTS)?,
             work: None,
             queue,
         };
@@ -166,7 +167,7 @@ impl Resident {
 
     /// The means of the rows of each label.
     pub fn means(&mut self, codebook: &DeviceCodebook) -> Result<Means> {
-        let mut facts = [0; MEANS_FACTS];
+        let mut facts = [0; FACTS];
         let queued = self.queue_means(codebook, &mut facts);
         let waited = self.queue.synchronize();
         queued.and(waited)?;
@@ -183,7 +184,7 @@ impl Resident {
         }
     }
 
-    fn queue_means(&mut self, codebook: &DeviceCodebook, on_host: &mut [u32; MEANS_FACTS]) -> Result<()> {
+    fn queue_means(&mut self, codebook: &DeviceCodebook, on_host: &mut [u32; FACTS]) -> Result<()> {
         let sizes = (self.k, self.d);
         let x = Rows { values: self.x.read(), dtype: self.dtype, n: self.n, stride: self.d as usize };
         let Resident { queue, sorter, work, counts, totals, sums, means: to, means_facts, .. } = self;
@@ -230,9 +231,8 @@ impl Resident {
 /// means, and two codebooks, of which one is being prepared.
 fn bytes(n: usize, d: usize, k: usize, dtype: Dtype, weighted: bool) -> usize {
     let per_row = d.saturating_mul(dtype.size()) + 8 + if weighted { 4 } else { 0 };
-    let sorted = n.min(1 << 20) * 10;
     let block = n.saturating_mul(12 * d + 60).min(BLOCK_BYTES);
     let per_codeword = d.saturating_mul(30) + 200;
     let total = n.saturating_mul(per_row).saturating_add(k.saturating_mul(per_codeword));
-    total.saturating_add(sorted).saturating_add(block)
+    total.saturating_add(Sorter::bytes(n, k, d)).saturating_add(block)
 }

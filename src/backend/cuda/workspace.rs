@@ -2,13 +2,13 @@
 
 mod accumulate;
 
-use super::accumulate::MEANS_FACTS;
 use super::block::{BadValue, Block, Status};
 use super::caller::{Memory, MemoryMut, check_place, check_stream, read, write};
 use super::codebook::DeviceCodebook;
 use super::filter::{Filter, FilterPlan};
 use super::gather::gather;
 use super::matrix::MatrixView;
+use super::means;
 use super::memory::Buffer;
 use super::metrics::Sums;
 use super::queue::{Pinned, Queue};
@@ -101,7 +101,7 @@ impl<T: Element> Workspace<T> {
             block: Block::new(&queue, resident, T::DTYPE, capacity)?,
             candidates: None,
             sorter: Sorter::default(),
-            means_facts: queue.alloc(MEANS_FACTS)?,
+            means_facts: queue.alloc(means::FACTS)?,
             filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?, capacity)?,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,

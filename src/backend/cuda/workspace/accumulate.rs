@@ -1,10 +1,11 @@
 //! Sums by label and their means: the second half of a training step whose vectors and codewords stay on the device.
 
 use super::{Workspace, resident};
-use crate::backend::cuda::accumulate::{SumsOut, means};
+use crate::backend::cuda::accumulate::SumsOut;
 use crate::backend::cuda::block::Status;
 use crate::backend::cuda::caller::{Memory, MemoryMut, read, write};
 use crate::backend::cuda::matrix::MatrixView;
+use crate::backend::cuda::means::means;
 use crate::backend::{check_columns, check_len};
 use crate::error::{Error, Result};
 use crate::matrix::Element;
@@ -18,8 +19,8 @@ impl<T: Element> Workspace<T> {
     /// A row whose label is neither below k nor a sentinel counts nowhere, and the next [`Workspace::check`] is an error.
     /// Weights are taken as they are: one that is negative or not finite shows in the sums.
     ///
-    /// The first call takes about 9 bytes more for each row, of up to 2^20 rows, and 4 k; so does one of more rows than
-    /// all before it.
+    /// The first call takes about 13 + d / 4 bytes more for each row, of up to 2^20 rows or 2^28 elements, and 4 k; so does
+    /// one of more rows than all before it.
     ///
     /// # Errors
     /// - [`Error::Shape`] where columns, labels (n), weights (n), counts (k), totals (k) or sums (k d) do not fit, or there
