@@ -203,12 +203,13 @@ impl Resident {
 
     /// Means of which `dead` were left alone, on the host.
     fn with_dead(&self, dead: usize) -> Result<Means> {
-        let (mut means, mut totals) = (vec![0.0; self.k as usize * self.d as usize], vec![0.0; self.k as usize]);
+        let (mut means, mut totals) = (vec![0.0; self.k as usize * self.d as usize], vec![0.0f64; self.k as usize]);
         self.queue.copy_out(self.means.read(), &mut means)?;
         self.queue.copy_out(self.totals.read(), &mut totals)?;
         self.queue.synchronize()?;
         let mut left = Vec::with_capacity(dead);
-        left.extend(totals.iter().enumerate().filter(|&(_, &total)| !(total > 0.0)).map(|(j, _)| j));
+        let weighs = |j: usize| totals[j] > 0.0;
+        left.extend((0..totals.len()).filter(|&j| !weighs(j)));
         Ok(Means::Host { means, dead: left })
     }
 

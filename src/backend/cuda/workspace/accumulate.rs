@@ -67,7 +67,8 @@ impl<T: Element> Workspace<T> {
 
     /// Writes the means of what [`Workspace::accumulate`] added up into `codewords`, `[k, d]` row-major: the quotients of
     /// `sums` and `totals`, rounded once to the nearest f32, ties to even, as [`crate::Sums::mean_into`] does it. Codewords
-    /// whose rows weigh nothing stay as they are. [`Codebook::from_cuda`] and [`Workspace::set_codebook`] go on with them.
+    /// whose rows weigh nothing stay as they are. [`crate::Codebook::from_cuda`] and [`Workspace::set_codebook`] go on with
+    /// them.
     ///
     /// # Errors
     /// - [`Error::Shape`] where totals (k), sums or codewords (k d) do not fit.
