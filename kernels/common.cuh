@@ -12,6 +12,9 @@ typedef unsigned long long u64;
 // The label of a row that holds a NaN or an infinity.
 #define SENTINEL 0xffffffffu
 
+// A place of an order of rows that no row takes (label_order.cu).
+#define NO_ROW 0xffffffffu
+
 // Kinds of rows, written by rows.cu.
 #define KIND_PACKED 0u
 #define KIND_WILD 1u
@@ -59,6 +62,12 @@ static __device__ __forceinline__ float power_of_two(int exponent) {
 static __device__ __forceinline__ int shift_of(u32 magnitude) {
     const int shift = 127 - (int)(magnitude >> 23);
     return shift < -MAX_SHIFT ? -MAX_SHIFT : shift > MAX_SHIFT ? MAX_SHIFT : shift;
+}
+
+// log2 of the lanes that share a row: the smallest power of two that covers it, at most all `threads` of a block.
+static __device__ __forceinline__ u32 lanes_shift(u32 d, u32 threads) {
+    const u32 lanes = d < threads ? d : threads;
+    return 32u - (u32)__clz((int)lanes - 1);
 }
 
 static __device__ __forceinline__ u32 warp_max(u32 value) {

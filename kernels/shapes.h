@@ -28,3 +28,9 @@
 #define PREPARE_THREADS 1024 // threads of the blocks of prepare.cu that work alone
 #define PREPARE_COLUMNS 256 // threads, one per column, of a block of prepare.cu that sums columns
 #define PREPARE_RUN 64 // distinct codewords in one running sum of a column; the CPU sums the same way
+#define ORDER_THREADS 256 // threads of a block of label_order.cu, one for each value of a digit
+#define ORDER_DIGIT_BITS 8 // bits of a label that one pass of label_order.cu sorts by
+#define ORDER_TILE 2048 // rows of a block of label_order.cu
+#define ACCUMULATE_THREADS 128 // threads of a block of accumulate.cu
+#define ACCUMULATE_LONG 32 // rows of a label in one block from which on accumulate.cu adds them up beforehand
+#define MEANS_THREADS 128 // threads of a block of means.cu

@@ -98,9 +98,16 @@ impl Codebook {
         const OP: &str = "Codebook::from_cuda";
         let (k, d) = (codewords.rows(), codewords.cols());
         check_sizes(OP, k, d)?;
-        let resident = Box::new(DeviceCodebook::from_device(OP, context, codewords, stream)?);
-        let (device, placed) = (Device::Cuda(context.clone()), Arc::new(Placed::Cuda(resident)));
-        Ok(Codebook { dtype: T::DTYPE, k, d, device, placed })
+        let resident = DeviceCodebook::from_device(OP, context, codewords, stream)?;
+        Ok(Codebook::on_cuda(context, resident, T::DTYPE))
+    }
+
+    /// What a device prepared, from elements of type `dtype`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_cuda(context: &cuda::Context, resident: DeviceCodebook, dtype: Dtype) -> Self {
+        let (k, d) = resident.sizes();
+        let (device, placed) = (Device::Cuda(context.clone()), Arc::new(Placed::Cuda(Box::new(resident))));
+        Codebook { dtype, k, d, device, placed }
     }
 
     /// Number of codewords.

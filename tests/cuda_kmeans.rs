@@ -6,7 +6,9 @@ mod common;
 #[path = "common/simulated/mod.rs"]
 mod simulated;
 
-use codeword::{Codebook, Device, Ema, Error, Init, KMeans, KMeansFit, vector_gradient};
+use codeword::{
+    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, MatrixView, Step, bf16, f16, vector_gradient,
+};
 use common::{Numbers, matrix};
 use simulated::Machine;
 
@@ -76,4 +78,88 @@ fn a_codebook_of_a_device_follows_its_batches_to_the_bytes_of_the_cpu() {
             assert!(got == expected, "cosine {cosine}");
         }
     });
+}
+
+#[test]
+fn rows_of_any_type_and_with_gaps_between_them_are_learned_from_on_the_device() {
+    fn assert_same<T: Element>(
+        name: &str,
+        values: &[T],
+        weights: &[f32],
+        (n, k, d, stride): (usize, usize, usize, usize),
+    ) {
+        let x = MatrixView::with_stride(values, n, d, stride).unwrap();
+        for weights in [None, Some(weights)] {
+            let params = KMeans::new(k).init(Init::RandomRows).iterations(4).seed(5);
+            let on = |device: Device| params.fit_with(x, weights, &device, |_| Ok::<(), Error>(())).unwrap();
+            assert!(learned(&on(Device::cuda(0).unwrap())) == learned(&on(Device::cpu())), "{name}");
+        }
+    }
+    for seed in 0..3 {
+        let machine = Machine::new().seed(seed);
+        machine.pass("rows_of_any_type_and_with_gaps_between_them_are_learned_from_on_the_device", || {
+            let mut numbers = Numbers::new(82);
+            let (n, k, d, stride) = (211, 5, 9, 13);
+            let mut x = vec![f32::NAN; (n - 1) * stride + d];
+            for row in x.chunks_mut(stride) {
+                row[..d].copy_from_slice(&numbers.gaussians(d));
+            }
+            let weights: Vec<f32> = (0..n).map(|i| if i % 6 == 0 { 0.0 } else { numbers.uniform() }).collect();
+            let half: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
+            let brain: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+            assert_same("f32", &x, &weights, (n, k, d, stride));
+            assert_same("f16", &half, &weights, (n, k, d, stride));
+            assert_same("bf16", &brain, &weights, (n, k, d, stride));
+        });
+    }
+}
+
+#[test]
+fn rows_and_codewords_go_to_the_device_once() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "rows_and_codewords_go_to_the_device_once";
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let output = Machine::new().set("TRACE", trace.display()).run(name, || {
+        // Bytes of every copy to the device so far.
+        let copied = || -> Vec<usize> {
+            let file = std::env::var("CODEWORD_SIM_TRACE").expect("set above");
+            let text = std::fs::read_to_string(file).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("submit ") && line.contains(" copy_htod "));
+            let bytes = lines.map(|line| line.split_once("bytes=").unwrap().1.split(' ').next().unwrap());
+            bytes.map(|bytes| bytes.parse().unwrap()).collect()
+        };
+        let (n, k, d) = (500, 6, 10);
+        let x = matrix(Numbers::new(83).gaussians(n * d), n, d);
+        let mut before = Vec::new();
+        let observe = |step| {
+            if let Step::Iteration { .. } = step {
+                before.push(copied());
+            }
+            Ok::<(), Error>(())
+        };
+        let fit = KMeans::new(k).iterations(5).fit_with(x.view(), None, &Device::cuda(0).unwrap(), observe).unwrap();
+        assert_eq!(fit.iterations(), 5);
+        assert_eq!(before[0].iter().filter(|&&bytes| bytes >= n * d).count(), 1, "{:?}", before[0]);
+        // What is known of a codebook before it is prepared, and nothing else.
+        let later = copied().split_off(before[0].len());
+        assert!(later.len() == 5 && later.iter().all(|&bytes| bytes < 64), "{later:?}");
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+}
+
+#[test]
+fn each_refused_allocation_of_a_training_is_an_error_and_leaves_nothing_behind() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "each_refused_allocation_of_a_training_is_an_error_and_leaves_nothing_behind";
+    let refusals = Machine::new().refuse_each(name, || {
+        let x = [0.0f32, 1.0, 5.0, 7.0];
+        let x = MatrixView::new(&x, 4, 1)?;
+        KMeans::new(2).init(Init::RandomRows).iterations(1).fit(x, &Device::cuda(0)?).map(|_| ())
+    });
+    assert!(refusals > 30, "{refusals}");
 }

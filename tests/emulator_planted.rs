@@ -318,6 +318,63 @@ fn a_count_that_is_no_atomic() {
     });
 }
 
+/// Sums of 300 rows in two blocks by five labels, as the oracle adds them up.
+fn add_exactly() {
+    let (n, k, d) = (300, 5, 1024);
+    let e = gaussians(k, d);
+    // Numbers of many magnitudes: any other order of adding them shows.
+    let mut x = gaussians(n, d).as_slice().to_vec();
+    x.iter_mut().enumerate().for_each(|(i, value)| *value *= ((i * i % 61) as f32 - 30.0).exp2());
+    let x = matrix(x, n, d);
+    let labels: Vec<u32> = (0..n).map(|i| (i * i % 7 % k) as u32).collect();
+    let codebook = Codebook::new(e.view(), &cuda()).unwrap();
+    let Device::Cuda(context) = cuda() else { unreachable!("it was asked for") };
+    let stream = context.new_stream().unwrap();
+    let (values, on_device) = (stream.clone_htod(x.as_slice()).unwrap(), stream.clone_htod(&labels).unwrap());
+    let mut counts = stream.alloc_zeros::<u64>(k).unwrap();
+    let mut totals = stream.alloc_zeros::<f64>(k).unwrap();
+    let mut sums = stream.alloc_zeros::<f64>(k * d).unwrap();
+    let mut workspace = Workspace::<f32>::new(&codebook, &stream, 8).unwrap();
+    let view = MatrixView::new(&values, n, d).unwrap();
+    let added = workspace.accumulate(view, &on_device, None, &mut counts, &mut totals, &mut sums);
+    if added.and_then(|()| workspace.check()).is_ok() {
+        let (expected, _) = reference::accumulate(x.view(), &labels, None, k);
+        assert!(stream.clone_dtoh(&sums).unwrap() == expected, "planted: the sums differ");
+    }
+}
+
+#[test]
+fn a_sort_that_is_not_stable() {
+    const NAME: &str = "a_sort_that_is_not_stable";
+    let place = "before[i] = counted + __popc(peers & ((1u << lane) - 1u));";
+    let backwards = "before[i] = counted + __popc((peers >> lane) >> 1);";
+    let machine = planted(NAME, "label_order.cu", place, backwards);
+    gives_wrong_bits(&machine, NAME, &["the sums differ"], add_exactly);
+}
+
+#[test]
+fn a_count_that_changes_while_others_read_it() {
+    const NAME: &str = "a_count_that_changes_while_others_read_it";
+    let barrier = "__syncwarp();  // All have read the count before it changes.";
+    let machine = planted(NAME, "label_order.cu", barrier, "");
+    is_found(&machine, NAME, &["kernel label_order_scatter_u32", "shared memory", "no barrier between"], add_exactly);
+}
+
+#[test]
+fn a_block_of_rows_that_ends_late() {
+    const NAME: &str = "a_block_of_rows_that_ends_late";
+    let machine = planted(NAME, "accumulate.cu", "if (few.rows[i] >= block_end) {", "if (few.rows[i] > block_end) {");
+    gives_wrong_bits(&machine, NAME, &["the sums differ"], add_exactly);
+}
+
+#[test]
+fn a_part_of_another_segment() {
+    const NAME: &str = "a_part_of_another_segment";
+    let slot = "const u64 slot = (place + i + ACCUMULATE_LONG - 1) / ACCUMULATE_LONG;";
+    let machine = planted(NAME, "accumulate.cu", slot, "const u64 slot = (place + i) / ACCUMULATE_LONG;");
+    is_found(&machine, NAME, &["kernel accumulate_f32", "reads 8 bytes", "which nothing has written"], add_exactly);
+}
+
 #[test]
 fn four_values_at_once_from_anywhere() {
     const NAME: &str = "four_values_at_once_from_anywhere";

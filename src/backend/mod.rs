@@ -10,6 +10,7 @@ pub mod preparation;
 #[doc(hidden)]
 pub mod reference;
 mod sums;
+pub(crate) mod training;
 
 use crate::codebook::{Codebook, Placed};
 use crate::error::{Error, Result};
@@ -249,8 +250,8 @@ pub fn decode_into(codes: &[u32], codebook: &Codebook, out: &mut [f32]) -> Resul
 /// The rows of one label in one block are added in ascending order, from zero; then those sums, block after block, from
 /// zero. Weights are added in the same order.
 ///
-/// One pass over `x`, in host memory and by the processor, wherever assignments are made. Takes 8 k d + 24 k bytes for
-/// the result and 4 n for the order of the rows.
+/// One pass over `x`, in host memory and by the processor, wherever assignments are made; rows that lie on a GPU are added
+/// up there by `cuda::Workspace::accumulate`. Takes 8 k d + 24 k bytes for the result and 4 n for the order of the rows.
 ///
 /// # Errors
 /// - [`Error::Shape`] where there is not one label, or not one weight, per row, rows have no columns, there are 2^32

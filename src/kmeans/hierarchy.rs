@@ -68,8 +68,7 @@ fn rows_of_parts<E: From<Error> + Send>(
     let count = problem.k.isqrt();
     let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
     let sample = heavy.min(count.saturating_mul(SAMPLE));
-    let sample =
-        random_rows(&mut Problem { source: &mut *problem.source, weights, k: sample, device: problem.device }, random)?;
+    let sample = random_rows(problem.source, weights, sample, random)?;
     let upper: Codebook =
         KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), problem.device)?.codebook;
     let (mut labels, mut parts) = (Labels::new(n, false), vec![Vec::new(); count]);

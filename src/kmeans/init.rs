@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::source::{RowSource, at_row, len};
-use super::{Problem, Step};
+use super::{Step, Weights};
 use crate::backend::{Precision, pairwise_sq_l2_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
@@ -16,18 +16,20 @@ const PICK_ROWS: usize = 4096;
 
 /// k different rows, uniformly, of those that weigh something.
 pub(super) fn random_rows<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+    source: &mut RowSource<'_, E>,
+    weights: Weights<'_>,
+    k: usize,
     random: &mut Random,
 ) -> Result<Matrix<f32>, E> {
-    let (n, d, k) = (problem.source.rows(), problem.source.cols(), problem.k);
-    let rows = match problem.weights.0 {
+    let (n, d) = (source.rows(), source.cols());
+    let rows = match weights.0 {
         None => draw(n, k, random),
         Some(weights) => {
             let heavy: Vec<usize> = (0..n).filter(|&i| weights[i] > 0.0).collect();
             draw(heavy.len(), k, random).into_iter().map(|i| heavy[i]).collect()
         }
     };
-    Ok(Matrix::new(problem.source.finite_rows_at(&rows)?, k, d)?)
+    Ok(Matrix::new(source.finite_rows_at(&rows)?, k, d)?)
 }
 
 /// `count` different numbers below `n`, of which there are that many, by the first swaps of a Fisher-Yates shuffle.

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::source::{at_row, len};
+use crate::backend::training::Means;
 use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate_onto, assign_into};
 use crate::codebook::Codebook;
 use crate::error::{Error, Result};
@@ -24,7 +25,14 @@ pub(super) struct Pass {
     /// Rows of each label.
     pub counts: Vec<u64>,
     pub stats: AssignStats,
-    pub sums: Option<Sums>,
+    pub moves: Option<Moves>,
+}
+
+/// What tells where codewords move.
+pub(super) enum Moves {
+    Sums(Sums),
+    /// Of rows on the device.
+    Means(Means),
 }
 
 impl Labels {
@@ -50,18 +58,29 @@ impl Labels {
     }
 }
 
-/// Labels every row, and adds the rows up by their labels where `with_sums` asks for it. `tell` hears how many are done
+/// Labels every row, and finds out where codewords move where `with_moves` asks for it. `tell` hears how many are done
 /// after every block.
 pub(super) fn label<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     codebook: &Codebook,
-    with_sums: bool,
+    with_moves: bool,
     labels: &mut Labels,
     mut tell: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Pass, E> {
     let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
     let (mut inertia, mut counts, mut stats) = (OrderedSum::new(d), vec![0; k], AssignStats::default());
-    let mut sums = with_sums.then(|| Sums::zero(k, d));
+    if let Some(on_device) = &mut problem.on_device {
+        let (labels, sq_distances) = labels.of(0..problem.source.rows());
+        let stats = on_device.assign(codebook, labels, sq_distances)?;
+        for (i, (&label, &sq_distance)) in labels.iter().zip(&*sq_distances).enumerate() {
+            counts[label as usize] += 1;
+            inertia.add(weights.share(i, sq_distance));
+        }
+        let means = with_moves.then(|| on_device.means(codebook)).transpose()?;
+        tell(sq_distances.len())?;
+        return Ok(Pass { inertia: inertia.total(), counts, stats, moves: means.map(Moves::Means) });
+    }
+    let mut sums = with_moves.then(|| Sums::zero(k, d));
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);
         let (labels, sq_distances) = labels.of(rows.clone());
@@ -76,7 +95,7 @@ pub(super) fn label<E: From<Error> + Send>(
         tell(rows.end)
     })?;
     labels.stats = stats;
-    Ok(Pass { inertia: inertia.total(), counts, stats, sums })
+    Ok(Pass { inertia: inertia.total(), counts, stats, moves: sums.map(Moves::Sums) })
 }
 
 /// Labels a block that starts at row `first`.

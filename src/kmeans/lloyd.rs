@@ -1,9 +1,10 @@
 //! Lloyd's iteration: label every row, move every codeword to the mean of its rows, again.
 
 use super::farthest::farthest;
-use super::labels::{Labels, label};
+use super::labels::{Labels, Moves, label};
 use super::{KMeans, KMeansState, Problem, SourceFit, Step};
-use crate::backend::{AssignStats, Sums};
+use crate::backend::AssignStats;
+use crate::backend::training::Means;
 use crate::codebook::Codebook;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -18,12 +19,17 @@ pub(super) fn lloyd<E: From<Error> + Send>(
     observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
 ) -> Result<SourceFit, E> {
     let mut all = AssignStats::default();
+    // The codebook of the codewords of `state`, where it was made on the device.
+    let mut ready = None;
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;
-        let codebook = Codebook::new(state.codewords.view(), problem.device)?;
+        let codebook = match ready.take() {
+            Some(codebook) => codebook,
+            None => Codebook::new(state.codewords.view(), problem.device)?,
+        };
         let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));
-        // Sums of the last pass would move nothing.
+        // The last pass moves nothing.
         let pass = label(problem, &codebook, iteration < params.iterations, labels, tell)?;
         all += pass.stats;
         let (inertia, before) = (pass.inertia, state.curve.last().copied());
@@ -33,8 +39,9 @@ pub(super) fn lloyd<E: From<Error> + Send>(
         // inertia beyond f64 does not end it.
         let gains_little = |before: f64| inertia >= before - params.tolerance * before;
         let mut converged = params.tolerance > 0.0 && before.is_some_and(gains_little);
-        if let (false, Some(sums)) = (converged, &pass.sums) {
-            let next = moved(problem, &codebook, &state.codewords, sums, labels)?;
+        if let (false, Some(moves)) = (converged, pass.moves) {
+            let next;
+            (next, ready) = moved(problem, &codebook, &state.codewords, moves, labels)?;
             if next != state.codewords {
                 state.codewords = next;
                 continue;
@@ -53,22 +60,35 @@ pub(super) fn lloyd<E: From<Error> + Send>(
     }
 }
 
-/// The mean of the rows of every codeword; the farthest rows in place of codewords that have none.
+/// The mean of the rows of every codeword; the farthest rows in place of codewords that have none. With its codebook, where
+/// that is there already.
 fn moved<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     codebook: &Codebook,
     codewords: &Matrix<f32>,
-    sums: &Sums,
+    moves: Moves,
     labels: &mut Labels,
-) -> Result<Matrix<f32>, E> {
+) -> Result<(Matrix<f32>, Option<Codebook>), E> {
     let (k, d) = (codewords.rows(), codewords.cols());
-    let mut moved = codewords.as_slice().to_vec();
-    let of_codewords = moved.chunks_exact_mut(d).enumerate();
-    let dead: Vec<usize> = of_codewords.filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(j)).collect();
+    let (mut moved, dead) = match moves {
+        Moves::Means(Means::Next(next)) => {
+            let codewords = next.codewords()?;
+            let rows = (0..k).flat_map(|j| codewords.row(j)).copied().collect();
+            return Ok((Matrix::new(rows, k, d)?, Some(next)));
+        }
+        Moves::Means(Means::Same) => return Ok((codewords.clone(), None)),
+        Moves::Means(Means::Dead { means, dead }) => (means, dead),
+        Moves::Sums(sums) => {
+            let mut moved = codewords.as_slice().to_vec();
+            let of_codewords = moved.chunks_exact_mut(d).enumerate();
+            let dead = of_codewords.filter_map(|(j, mean)| (!sums.mean_into(j, mean)).then_some(j)).collect();
+            (moved, dead)
+        }
+    };
     if !dead.is_empty() {
         for (&j, row) in dead.iter().zip(farthest(problem, codebook, labels, dead.len(), &moved)?) {
             moved[j * d..][..d].copy_from_slice(&row);
         }
     }
-    Ok(Matrix::new(moved, k, d)?)
+    Ok((Matrix::new(moved, k, d)?, None))
 }

@@ -13,6 +13,7 @@ mod parallel;
 mod random;
 mod source;
 
+use crate::backend::training::Training;
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -147,10 +148,13 @@ impl KMeans {
         KMeans { minibatch: Some(rows), ..self }
     }
 
-    /// Learns codewords from the rows of `x`, `[n, d]`, for `device`, which assigns the rows in every iteration; they
-    /// stay in host memory, where the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per
-    /// row, 16 with several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and
-    /// while a start is sought, 4 bytes per row for k-means++ and 8 for k-means||.
+    /// Learns codewords from the rows of `x`, `[n, d]`, for `device`, which assigns the rows in every iteration. A CUDA
+    /// device with room for the rows gets a copy of them, once, and adds them up as well; then labels and distances come
+    /// back, and codewords. Without that room, which the log tells, and for mini-batches, the rows pass through it in
+    /// every iteration, and the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per row, 16 with
+    /// several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and while a start
+    /// is sought, 4 bytes per row for k-means++ and 8 for k-means||. On a CUDA device the rows, 8 to 22 bytes for each,
+    /// and about 30 k d.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook or
@@ -223,10 +227,15 @@ impl KMeans {
         mut observe: impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
     ) -> Result<(SourceFit, Labels), E> {
         self.check(source.rows(), source.cols(), weights)?;
-        if source.is_held() {
+        if source.view().is_some() {
             source.check_finite()?;
         }
-        let mut problem = Problem { source, weights: Weights(weights), k: self.k, device };
+        // Mini-batches read single rows.
+        let on_device = match source.view() {
+            Some(x) if self.minibatch.is_none() => Training::new(x, weights, self.k, device)?,
+            _ => None,
+        };
+        let mut problem = Problem { source, weights: Weights(weights), k: self.k, device, on_device };
         let mut best: Option<(SourceFit, Labels)> = None;
         for run in 0..self.n_init {
             let state = self.start(&mut problem, run, &mut |step| observe(step, None))?;
@@ -253,7 +262,7 @@ impl KMeans {
         let mut random = Random::new(self.seed, run as u64);
         let weights = problem.weights;
         let codewords = match &self.init {
-            Init::RandomRows => init::random_rows(problem, &mut random)?,
+            Init::RandomRows => init::random_rows(problem.source, weights, self.k, &mut random)?,
             Init::PlusPlus => {
                 init::plus_plus(problem.source, |i| weights.weight(i), self.k, run, &mut random, observe)?
             }
@@ -277,6 +286,8 @@ struct Problem<'p, 's, E> {
     weights: Weights<'p>,
     k: usize,
     device: &'p Device,
+    /// The rows again, where they are in memory and the device has room for them.
+    on_device: Option<Training>,
 }
 
 /// What every row counts: 1 where nothing else is said.

@@ -76,9 +76,12 @@ impl<'a, E> RowSource<'a, E> {
         self.d
     }
 
-    /// Whether all rows are in memory.
-    pub(super) fn is_held(&self) -> bool {
-        matches!(self.rows, Rows::Held(_))
+    /// All rows, where they are in memory.
+    pub(super) fn view(&self) -> Option<AnyView<'a>> {
+        match self.rows {
+            Rows::Held(x) => Some(x),
+            Rows::Read { .. } => None,
+        }
     }
 }
 

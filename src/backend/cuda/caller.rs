@@ -80,6 +80,26 @@ impl Raw<u32> {
     }
 }
 
+impl Raw<u64> {
+    /// `len` counts at `address`.
+    ///
+    /// # Safety
+    /// That of [`Raw::new`].
+    pub unsafe fn counts(address: CUdeviceptr, len: usize, stream: &Arc<CudaStream>) -> Self {
+        Raw { address, len, stream: stream.clone(), values: PhantomData }
+    }
+}
+
+impl Raw<f64> {
+    /// `len` sums at `address`.
+    ///
+    /// # Safety
+    /// That of [`Raw::new`].
+    pub unsafe fn sums(address: CUdeviceptr, len: usize, stream: &Arc<CudaStream>) -> Self {
+        Raw { address, len, stream: stream.clone(), values: PhantomData }
+    }
+}
+
 impl<T> sealed::Sealed for Raw<T> {}
 
 impl<T> Memory<T> for Raw<T> {

@@ -7,6 +7,7 @@ use super::matrix::MatrixView;
 use super::memory::Buffer;
 use super::prepare::Work;
 use super::queue::{Queue, refused};
+use super::rows::Rows;
 use super::rows_tensor::TensorCodewords;
 use super::streamed;
 use super::tensor;
@@ -94,12 +95,24 @@ impl DeviceCodebook {
         check_place(op, "a stream", stream, &queue.stream)?;
         check_stream(op, stream)?;
         let (x, _used) = codewords.read(op, "codewords", &queue.stream)?;
+        Self::of_rows(op, context, &x, codewords.cols(), stream)
+    }
+
+    /// [`DeviceCodebook::from_device`] of rows of `d` elements that nothing but work on `stream` writes.
+    pub(super) fn of_rows(
+        op: &'static str,
+        context: &Context,
+        x: &Rows<'_>,
+        d: usize,
+        stream: &CudaStream,
+    ) -> Result<Self> {
+        let queue = Queue { op, context: context.clone(), stream: context.stream().clone() };
         queue.stream.join(stream).map_err(|error| refused(op, "waiting for the stream of the codewords", error))?;
-        let (k, d) = sizes(op, codewords.rows(), codewords.cols())?;
-        let copy = queue.alloc(codewords.rows() * codewords.cols())?;
+        let copy = queue.alloc(x.n * d)?;
+        let (k, d) = sizes(op, x.n, d)?;
         let work = Work::new(&queue, copy, k, d)?;
         Self::prepare(&queue, work, OnceLock::new(), |work, queue| {
-            work.copy(queue, &x)?;
+            work.copy(queue, x)?;
             work.prepare(queue)
         })
     }
@@ -188,6 +201,11 @@ impl DeviceCodebook {
         queue.copy_out(from.read(), &mut values)?;
         queue.synchronize()?;
         Ok(values)
+    }
+
+    /// k and d.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.k as usize, self.d as usize)
     }
 
     /// Distinct codewords.

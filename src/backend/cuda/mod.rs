@@ -14,6 +14,8 @@
 //!    `codebook::DeviceCodebook` returned, and lie below the sizes passed.
 
 #[cfg(feature = "cuda")]
+mod accumulate;
+#[cfg(feature = "cuda")]
 mod assign;
 #[cfg(feature = "cuda")]
 mod assign_tensor;
@@ -39,11 +41,15 @@ mod gemm;
 #[cfg(feature = "cuda")]
 mod histogram;
 #[cfg(feature = "cuda")]
+mod label_order;
+#[cfg(feature = "cuda")]
 mod lane;
 #[cfg(feature = "cuda")]
 mod look;
 #[cfg(feature = "cuda")]
 pub mod matrix;
+#[cfg(feature = "cuda")]
+mod means;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
@@ -58,6 +64,8 @@ pub mod ptx;
 #[cfg(feature = "cuda")]
 mod queue;
 #[cfg(feature = "cuda")]
+pub(crate) mod resident;
+#[cfg(feature = "cuda")]
 mod rows;
 #[cfg(feature = "cuda")]
 mod rows_tensor;
@@ -65,6 +73,8 @@ mod rows_tensor;
 mod sq_sums;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;
+#[cfg(feature = "cuda")]
+mod sums;
 #[cfg(feature = "cuda")]
 mod tensor;
 #[cfg(feature = "cuda")]

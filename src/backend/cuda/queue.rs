@@ -88,14 +88,27 @@ impl Queue {
         copy().map_err(|error| refused(self.op, asked, error))
     }
 
+    /// Copies the start of `from` over all of `to`, within the device.
+    pub fn copy<T: DeviceRepr>(&self, from: In<'_, T>, to: &mut Out<'_, T>) -> Result<()> {
+        assert!(to.len() <= from.len(), "check 2");
+        let copy = || {
+            self.stream.context().bind_to_thread()?;
+            let bytes = to.len() * size_of::<T>();
+            // SAFETY: check 2, and what is written is borrowed alone.
+            unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, self.stream.cu_stream()) }
+        };
+        let asked = || format!("a copy of {} on the device", words(to.len(), size_of::<T>()));
+        copy().map_err(|error| refused(self.op, asked(), error))
+    }
+
     /// Sets all of `to` to zero.
     pub fn zero<T: DeviceRepr + ValidAsZeroBits>(&self, to: &mut Out<'_, T>) -> Result<()> {
         self.set(to.address(), 0, to.len() * size_of::<T>())
     }
 
     /// Sets every byte of `to`.
-    pub fn fill(&self, to: &mut Out<'_, u64>, byte: u8) -> Result<()> {
-        self.set(to.address(), byte, to.len() * size_of::<u64>())
+    pub fn fill<T: bytemuck::AnyBitPattern>(&self, to: &mut Out<'_, T>, byte: u8) -> Result<()> {
+        self.set(to.address(), byte, to.len() * size_of::<T>())
     }
 
     fn set(&self, address: CUdeviceptr, byte: u8, bytes: usize) -> Result<()> {

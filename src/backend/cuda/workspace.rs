@@ -1,14 +1,19 @@
 //! The operations for vectors that lie on the device and results that stay there.
 
+mod accumulate;
+
 use super::block::{BadValue, Block, Status};
 use super::caller::{Memory, MemoryMut, check_place, check_stream, read, write};
 use super::codebook::DeviceCodebook;
 use super::filter::{Filter, FilterPlan};
 use super::gather::gather;
 use super::matrix::MatrixView;
+use super::means;
+use super::memory::Buffer;
 use super::metrics::Sums;
 use super::queue::{Pinned, Queue};
 use super::rows::Packing;
+use super::sums::Sorter;
 use super::top_k::Candidates;
 use crate::backend::{AssignOptions, AssignStats, Precision, check_columns, check_len, check_r};
 use crate::codebook::{Codebook, Placed};
@@ -22,7 +27,7 @@ use std::sync::Arc;
 const CANDIDATE_BYTES: usize = 64 << 20;
 
 /// Room on the device to work on vectors of type `T` with one codebook, on one stream. All device memory is taken when
-/// it is made, but for that of [`Workspace::top_k`] and [`Workspace::metrics`].
+/// it is made, but for that of [`Workspace::top_k`], [`Workspace::accumulate`] and [`Workspace::metrics`].
 ///
 /// Every operation whose results stay on the device puts its work into the stream and returns; nothing waits for the
 /// device. What the work found, rows that are not finite above all, [`Workspace::check`] tells, which does wait. Kernels
@@ -58,6 +63,9 @@ pub struct Workspace<T> {
     // Before the codebook: its memory goes first.
     block: Block,
     candidates: Option<Candidates>,
+    sorter: Sorter,
+    /// What [`Workspace::means`] finds, and nobody asks for.
+    means_facts: Buffer<u32>,
     filter: Filter,
     queue: Queue,
     on_host: Pinned<u64>,
@@ -92,6 +100,8 @@ impl<T: Element> Workspace<T> {
         Ok(Workspace {
             block: Block::new(&queue, resident, T::DTYPE, capacity)?,
             candidates: None,
+            sorter: Sorter::default(),
+            means_facts: queue.alloc(means::FACTS)?,
             filter: Filter::new(&queue, FilterPlan::new(OP, resident, rows)?, capacity)?,
             on_host: queue.alloc_pinned(Status::WORDS)?,
             rows: 0,
