@@ -20,6 +20,7 @@ pub(crate) struct Training {
 }
 
 /// Where codewords move.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "no rows lie on a device"))]
 pub(crate) enum Means {
     /// None is without rows: the codebook of the means, on the device.
     Next(Codebook),
