@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Changes the kernels in small ways, one change at a time, and sees whether the tests notice.
+"""Changes the kernels and their launches in small ways, one change at a time, and sees whether the tests notice.
 
-scripts/mutate.py                       300 mutants of kernels/, the same ones every time
-scripts/mutate.py --count N --seed S    N others
+scripts/mutate.py                       300 mutants of kernels/ and 100 of launches, the same ones every time
+scripts/mutate.py --count N --launches L --seed S    N and L others
 scripts/mutate.py --only assign.cu,best.cuh    of these files alone
 scripts/mutate.py --resume              go on: what was caught before, by tests that are still there, counts as caught
 scripts/mutate.py --list                print the mutants, run nothing
 
 A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
 driver runs the copy (CODEWORD_SIM_KERNELS), so that a mutant costs one g++ call and the tests that launch its kernels,
-those first that caught most mutants per second, up to the one that fails. A test that takes five times its time and
-10 s more has failed, too.
+those first that caught most mutants per second, up to the one that fails. A test that takes five times its processor
+time and 10 s more has failed, too; so has one that sleeps for minutes. A busy machine changes neither.
+
+A mutant of a launch changes what the launch code hands to one kernel: a block less, half the threads, a number one off,
+two addresses swapped, no launch at all. The simulated driver makes the change (CODEWORD_SIM_MUTANT), so that nothing is
+built. One that never changed anything is no mutant, a grid of one block, say.
 
 Caught: some test failed. Survivors are printed with their place and change; scripts/mutate.survivors says of some why
 no test can tell them, or need: these are not run, unless --all is given, and do not count among those that have to be
@@ -28,6 +32,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -116,6 +121,20 @@ class Mutant:
         return f"kernels/{self.file}", self.before.strip(), self.after.strip()
 
 
+class LaunchMutant:
+    """What one launch is given, changed: see tests/emulator/src/mutant.cpp."""
+
+    def __init__(self, stem, kernel, place, change, name):
+        self.file, self.line, self.kind, self.stem, self.kernel = f"{stem}.cu", 0, "launch", stem, kernel
+        self.place, self.change, self.name = place, change, name
+
+    def __str__(self):
+        return "{} launch\n- {}\n+ {}".format(*self.key())
+
+    def key(self):
+        return f"launches/{self.kernel}", self.name, f"{self.name} {self.change}"
+
+
 def code_of(line):
     """The line without its comment."""
     at = line.find("//")
@@ -185,6 +204,33 @@ def entries_of(stem):
     return {re.search(r"(\w+)\(", re.sub(r"__launch_bounds__\([^)]*\)", "", part))[1] for part in parts}
 
 
+def launch_mutants(only):
+    """Every mutant of the launches of every kernel."""
+    found = []
+    for path in sorted(KERNELS.glob("*.cu")):
+        if only and path.name not in only:
+            continue
+        for part in path.read_text().split('extern "C" __global__')[1:]:
+            signature = re.sub(r"__launch_bounds__\([^)]*\)", "", part)
+            kernel, parameters = re.match(r"\s*(?:void)?\s*(\w+)\(([^)]*)\)", signature).groups()
+            parameters = [" ".join(it.split()) for it in parameters.split(",")]
+            places = [("launch", "none", "launch"), ("grid.x", "-1", "grid.x"), ("grid.y", "-1", "grid.y")]
+            places += [("block.x", "half", "block.x"), ("shared", "half", "shared")]
+            types = [it.rsplit(" ", 1)[0] for it in parameters]
+            names = [it.rsplit(" ", 1)[1] for it in parameters]
+            for index, (kind, name) in enumerate(zip(types, names)):
+                if "*" in kind:
+                    # The next address of the same kind, in or out.
+                    others = [other for other in range(index + 1, len(types)) if types[other] == kind]
+                    places += [(f"{index},{other}", "swapped", f"{name}, {names[other]}") for other in others[:1]]
+                elif kind in ("float", "double"):
+                    places += [(str(index), change, name) for change in ("half", "zero")]
+                else:
+                    places += [(str(index), change, name) for change in ("+1", "-1")]
+            found += [LaunchMutant(path.stem, kernel, *place) for place in places]
+    return found
+
+
 class Test:
     def __init__(self, program, name):
         self.program, self.name = program, name
@@ -195,7 +241,7 @@ class Test:
         return (self.catches[file] + 0.1 * sum(self.catches.values()) + 0.1) / (self.seconds + 0.1)
 
     def run(self, environment, limit):
-        """Whether it passes: True, False, or None beyond the limit; and what it wrote."""
+        """Whether it passes: True, False, or None beyond the limit of processor seconds; and what it wrote."""
         command = [self.program, "--exact", self.name]
         process = subprocess.Popen(
             command,
@@ -205,14 +251,22 @@ class Test:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            # Of each process of the test; what one is ended by is SIGXCPU, and its parent then fails.
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2)),
         )
         try:
-            output, _ = process.communicate(timeout=limit)
+            output, _ = process.communicate(timeout=20 * limit + 60)
             return process.returncode == 0, output.decode(errors="replace")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return None, "beyond its time limit"
+
+
+def processor_seconds():
+    """Of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def programs(offline_names):
@@ -251,7 +305,7 @@ def baseline(slowest):
     for index, test in enumerate(tests):
         # The first of all builds the simulated driver.
         if index == 0:
-            test.run({}, 600)
+            test.run({}, 3600)
         if test.program not in digests:
             digests[test.program] = hashlib.sha256(pathlib.Path(test.program).read_bytes()).hexdigest()
         key = f"{same.hexdigest()} {digests[test.program]} {test.name}"
@@ -260,10 +314,10 @@ def baseline(slowest):
             if test.kernels and test.seconds <= slowest:
                 kept.append(test)
             continue
-        start = time.monotonic()
-        passed, output = test.run({}, slowest)
-        test.seconds = time.monotonic() - start
-        if passed is None:
+        start = processor_seconds()
+        passed, output = test.run({}, 10 * slowest)
+        test.seconds = processor_seconds() - start
+        if test.seconds > slowest:
             continue
         if not passed:
             sys.exit(f"mutate: {test.name} fails on the kernels as they are\n{output}")
@@ -278,21 +332,27 @@ def baseline(slowest):
 
 
 def judge(mutant, tests, folder):
-    """None where it survives, else what caught it; "stillborn" where it does not compile."""
+    """None where it survives, else what caught it; "stillborn" where it does not compile or changes nothing."""
     shutil.rmtree(folder, ignore_errors=True)
     copy = folder / "kernels"
     copy.mkdir(parents=True)
-    for path in KERNELS.iterdir():
-        if path.is_file():
-            shutil.copy(path, copy)
-    lines = (copy / mutant.file).read_text().splitlines(keepends=True)
-    lines[mutant.line - 1] = mutant.after + "\n"
-    (copy / mutant.file).write_text("".join(lines))
-    wanted = set().union(*(entries_of(stem) for stem in dependents(mutant.file)))
+    applied = folder / "applied"
+    if isinstance(mutant, LaunchMutant):
+        environment = {"CODEWORD_SIM_MUTANT": f"{mutant.kernel} {mutant.place} {mutant.change} {applied}"}
+        wanted = {mutant.kernel}
+    else:
+        for path in KERNELS.iterdir():
+            if path.is_file():
+                shutil.copy(path, copy)
+        lines = (copy / mutant.file).read_text().splitlines(keepends=True)
+        lines[mutant.line - 1] = mutant.after + "\n"
+        (copy / mutant.file).write_text("".join(lines))
+        environment = {"CODEWORD_SIM_KERNELS": str(copy)}
+        wanted = set().union(*(entries_of(stem) for stem in dependents(mutant.file)))
     for test in sorted(tests, key=lambda it: -it.worth(mutant.file)):
         if not test.kernels & wanted:
             continue
-        passed, output = test.run({"CODEWORD_SIM_KERNELS": str(copy)}, 5 * test.seconds + 10)
+        passed, output = test.run(environment, 5 * test.seconds + 10)
         if passed is None:
             test.catches[mutant.file] += 1
             return f"{test.name}: beyond its time limit"
@@ -302,14 +362,14 @@ def judge(mutant, tests, folder):
             test.catches[mutant.file] += 1
             finding = re.search(r"simulated CUDA: .*", output) or re.search(r"panicked at .*\n(.*)", output)
             return f"{test.name}: {finding[0] if finding else 'failed'}"
-    return None
+    return "stillborn" if isinstance(mutant, LaunchMutant) and not applied.exists() else None
 
 
 def explained():
     """Change to reason, of scripts/mutate.survivors."""
     reasons = {}
     if SURVIVORS.exists():
-        blocks = re.findall(r"^(kernels/\S+)\n- (.*)\n\+ (.*)\n= (.*(?:\n  .*)*)", SURVIVORS.read_text(), re.M)
+        blocks = re.findall(r"^((?:kernels|launches)/\S+)\n- (.*)\n\+ (.*)\n= (.*(?:\n  .*)*)", SURVIVORS.read_text(), re.M)
         for file, before, after, reason in blocks:
             reasons[file, before.strip(), after.strip()] = " ".join(reason.split())
     return reasons
@@ -318,24 +378,28 @@ def explained():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--launches", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--slowest", type=float, default=5.0, help="seconds of the slowest test that is used")
+    parser.add_argument("--slowest", type=float, default=5.0, help="processor seconds of the slowest test that is used")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
     parser.add_argument("--all", action="store_true", help="run explained survivors, too")
     parser.add_argument("--again", help="a file of survivors as this script prints them: judge only these")
     options = parser.parse_args()
 
-    mutants = all_mutants([name for name in options.only.split(",") if name])
-    total = len(mutants)
+    only = [name for name in options.only.split(",") if name]
+    mutants, launches = all_mutants(only), launch_mutants(only)
+    total = len(mutants) + len(launches)
     random.Random(options.seed).shuffle(mutants)
+    random.Random(options.seed).shuffle(launches)
+    mutants = mutants[: options.count] + launches[: options.launches]
     if options.again:
-        wanted = {tuple(block) for block in re.findall(r"^(kernels/[\w.]+):.*\n- (.*)\n\+ (.*)", pathlib.Path(options.again).read_text(), re.M)}
+        mutants = all_mutants(only) + launch_mutants(only)
+        wanted = {tuple(block) for block in re.findall(r"^((?:kernels|launches)/[\w.]+)[: ].*\n- (.*)\n\+ (.*)", pathlib.Path(options.again).read_text(), re.M)}
         mutants = [mutant for mutant in mutants if mutant.key() in wanted]
-    mutants = mutants[: options.count]
     if options.list:
         print("\n".join(map(str, sorted(mutants, key=lambda it: (it.file, it.line)))))
         print(f"{len(mutants)} of {total}")
@@ -350,6 +414,7 @@ def main():
     before = {tuple(key): outcome for key, outcome in before if outcome}
     done += [(it, before[it.key()]) for it in mutants if it.key() in before and it.key() not in reasons]
     for (file, _, _), outcome in before.items():
+        # A mutant of a launch belongs to its kernel's file, which its name alone does not tell; it counts a little for all.
         for test in tests:
             test.catches[pathlib.Path(file).name] += outcome.startswith(f"{test.name}: ")
     mutants = [mutant for mutant in mutants if mutant.key() not in reasons and mutant.key() not in before]
@@ -389,15 +454,16 @@ def report(done, seconds):
         for mutant, outcome in sorted(done, key=lambda it: (it[0].file, it[0].line)):
             log.write(f"{mutant}\n= {outcome or 'SURVIVED'}\n\n")
     judged = [(mutant, outcome) for mutant, outcome in done if outcome != "stillborn"]
-    print(f"\n{'file':28}{'mutants':>8}{'caught':>8}{'explained':>10}{'missed':>8}")
+    print(f"\n{'of':28}{'mutants':>8}{'caught':>8}{'explained':>10}{'missed':>8}")
     totals = [0, 0, 0, 0]
-    for file, group in itertools.groupby(sorted(judged, key=lambda it: it[0].file), lambda it: it[0].file):
+    of = lambda it: "launches" if isinstance(it[0], LaunchMutant) else f"kernels/{it[0].file}"
+    for place, group in itertools.groupby(sorted(judged, key=of), of):
         group = list(group)
         caught = sum(outcome is not None for _, outcome in group)
         known = sum(outcome is None and mutant.key() in reasons for mutant, outcome in group)
         row = [len(group), caught, known, len(group) - caught - known]
         totals = [a + b for a, b in zip(totals, row)]
-        print(f"kernels/{file:20}{row[0]:8}{row[1]:8}{row[2]:10}{row[3]:8}")
+        print(f"{place:28}{row[0]:8}{row[1]:8}{row[2]:10}{row[3]:8}")
     print("\nsurvivors:")
     for mutant, outcome in sorted(judged, key=lambda it: (it[0].file, it[0].line)):
         if outcome is None:
@@ -406,7 +472,7 @@ def report(done, seconds):
     share = caught / max(1, count - known)
     print(
         f"mutate: {caught} of {count} caught; {known} survivors explained, {missed} not; {share:.1%} of those that are "
-        f"not explained caught; {len(done) - len(judged)} more did not compile; {seconds:.0f} s"
+        f"not explained caught; {len(done) - len(judged)} more did not compile or changed nothing; {seconds:.0f} s"
     )
     if share < BAR:
         sys.exit(1)

@@ -212,7 +212,9 @@ pub fn pass_on_each(machines: impl IntoIterator<Item = Machine>, test: &str, bod
     }
     std::thread::scope(|scope| {
         for machine in &machines {
-            scope.spawn(|| machine.pass(test, &body));
+            // By the name of its thread a test's record is known.
+            let named = std::thread::Builder::new().name(test.to_string());
+            named.spawn_scoped(scope, || machine.pass(test, &body)).expect("a thread can be started");
         }
     });
 }

@@ -153,6 +153,8 @@ struct Launch {
 };
 const Kernel *find_kernel(const std::string &name);
 Result run_launch(const Launch &launch);
+// mutant.cpp: changes the launch where CODEWORD_SIM_MUTANT says so; whether it shall not happen at all.
+bool is_left_out(Launch &launch);
 // Ends the launch that runs now, from inside one of its threads.
 [[noreturn]] void fail_launch(Result result);
 std::string here();
