@@ -108,6 +108,15 @@ fn a_sample_is_learned_as_the_library_draws_it() {
     assert!(output.status.code() == Some(3) && stderr(&output).contains(&expected), "{}", stderr(&output));
     let outside = (0..N).find(|i| !rows.contains(i)).unwrap();
     assert_eq!(bad(outside).status.code(), Some(0));
+    // A weight that cannot be one, by its place in the file, drawn or not.
+    for row in [rows[700], outside] {
+        let mut bad = weights.clone();
+        bad[row] = -1.0;
+        folder.f32("w.npy", &[N], &bad);
+        let output = folder.run(&[&args[..], &["1000"]].concat());
+        let expected = format!("w.npy: weights must be finite and not negative, got -1 for row {row}");
+        assert!(output.status.code() == Some(3) && stderr(&output).contains(&expected), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -38,6 +38,8 @@ fn a_device_learns_the_bytes_of_the_cpu() {
                 let (device, cpu) = (Device::cuda(0).unwrap(), Device::cpu());
                 let (got, expected) = (on(&device), on(&cpu));
                 assert!(learned(&got) == learned(&expected), "{n} x {d}, k={k}");
+                let stats = got.assignment.stats;
+                assert_eq!(stats.first + stats.second + stats.f64 + stats.exact, n as u64, "of the last pass");
                 assert_eq!((got.codebook.device(), expected.codebook.device()), (&device, &cpu));
                 // A codebook of the device as the start.
                 let more = params.clone().n_init(1).init(Init::Given(got.codebook));

@@ -289,6 +289,14 @@ fn degenerate_batches_do_as_documented() {
         ema.update(MatrixView::new(&[3.0f32, 0.0], 1, 2).unwrap()).unwrap();
     }
     assert_eq!(codewords(&ema), [0.0, 1.0], "sums have long left f64");
+    // No bit of it changes while its sum goes through the smallest f64.
+    let start = matrix(vec![1.0f32, 0.0, -0.6, 0.8], 2, 2);
+    let mut ema = Ema::new().decay(0.5).cosine(true).start(&codebook(start.view())).unwrap();
+    let before = codewords(&ema);
+    for _ in 0..1200 {
+        ema.update(MatrixView::new(&[3.0f32, 0.0], 1, 2).unwrap()).unwrap();
+        assert_eq!(codewords(&ema), before);
+    }
     // Near the end of f32: means are fine, and what the smoothing throws over the end is told.
     let (ema, _) = step(Ema::new().decay(0.0).epsilon(1e-9), &[2e38, 0.0, 2e38, 1e38]).unwrap();
     assert!((ema.codebook().codewords().unwrap().row(0)[0] / 2e38 - 1.0).abs() < 1e-6);

@@ -67,7 +67,7 @@ fn whole_runs_are_those_of_a_transcription_in_rational_arithmetic() {
         assert_eq!((got.run, got.iterations()), (run, curve.len() - 1), "{name}");
         cases += 1;
     }
-    assert_eq!(cases, 33);
+    assert_eq!(cases, 34);
 }
 
 /// The rows of tests/golden/kmeans_sklearn.py.
@@ -281,7 +281,7 @@ fn what_cannot_be_learned_is_refused_by_name() {
         (
             KMeans::new(3).init(given()).n_init(2),
             None,
-            "k-means: n_init must be 1 with a given codebook, for all runs would be one, got 2",
+            "k-means: n_init must be 1 with a given codebook or state, for all runs would be one, got 2",
         ),
         (
             KMeans::new(2),

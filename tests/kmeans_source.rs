@@ -265,6 +265,15 @@ fn degenerate_rows_are_learned_by_batches_and_by_rounds_as_documented() {
     }
     let one = MatrixView::new(&[1.0f32, 2.0], 2, 1).unwrap();
     let refused = |params: KMeans| params.fit(one, &Device::cpu()).unwrap_err().to_string();
+    // More than there is memory for.
+    let text = format!("k-means: expected as many vectors as there is memory for a number each, got {}", usize::MAX);
+    assert_eq!(refused(KMeans::new(1).minibatch(usize::MAX)), text);
+    let mut endless = RowSource::new(usize::MAX, 1, |_, _: &mut [f32]| Ok::<(), Error>(()));
+    for init in [Init::PlusPlus, Init::Parallel] {
+        let params = KMeans::new(1).init(init);
+        let error = params.fit_source(&mut endless, None, &Device::cpu(), |_, _| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
     assert_eq!(refused(KMeans::new(1).minibatch(0)), "k-means: minibatch must be at least 1 row, got 0");
     let text = "k-means: tolerance must be 0 with mini-batches, whose inertia is an estimate, got 0.5";
     assert_eq!(refused(KMeans::new(1).minibatch(2).tolerance(0.5)), text);

@@ -27,7 +27,7 @@ impl KMeans {
         let shape = |expected: String, got: String| Err(Error::Shape { op: OP, expected, got });
         let single = matches!(self.init, Init::Given(_) | Init::Resume(_));
         if single && self.n_init > 1 {
-            return Err(invalid("n_init", "1 with a given codebook, for all runs would be one", self.n_init));
+            return Err(invalid("n_init", "1 with a given codebook or state, for all runs would be one", self.n_init));
         }
         let given = match &self.init {
             Init::Given(codebook) => Some((codebook.k(), codebook.d())),

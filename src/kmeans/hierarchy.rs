@@ -1,7 +1,7 @@
 //! A start for thousands of codewords: k-means within parts of the rows.
 
-use super::init::random_rows;
-use super::labels::{Labels, assign};
+use super::init::{draw, random_rows};
+use super::labels::{Labels, assign, filled};
 use super::random::Random;
 use super::source::len;
 use super::{KMeans, Problem, Step};
@@ -11,12 +11,17 @@ use crate::error::{Error, Result};
 use crate::matrix::{Matrix, MatrixView};
 use rayon::prelude::*;
 
-/// Rows that the parts are found from, for each part.
+/// Rows that codewords are learned from at most, for each, on either level.
 const SAMPLE: usize = 256;
 /// How often codewords are moved, those of the parts and those within one.
 const ITERATIONS: usize = 10;
-/// Parts whose rows are in memory at once; they are worked on side by side.
+/// Parts that are worked on side by side at most, and bytes of their rows, which a single part may go beyond.
 const AT_ONCE: usize = 16;
+const BYTES_AT_ONCE: usize = 256 << 20;
+/// The stream of random numbers that the rows of a large part are drawn with; its training has the first.
+const SAMPLE_STREAM: u64 = 1;
+/// The part of a row that weighs nothing.
+const NO_PART: u32 = u32::MAX;
 
 /// Codewords of two levels, as [`Init::Hierarchical`](super::Init::Hierarchical) tells.
 pub(super) fn hierarchical<E: From<Error> + Send>(
@@ -25,30 +30,27 @@ pub(super) fn hierarchical<E: From<Error> + Send>(
     random: &mut Random,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
-    let (d, k, weights) = (problem.source.cols(), problem.k, problem.weights);
-    let rows = rows_of_parts(problem, run, random, observe)?;
-    let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let (d, k) = (problem.source.cols(), problem.k);
+    let of_rows = parts_of_rows(problem, run, random, observe)?;
+    let mut counts = vec![0; k.isqrt()];
+    of_rows.iter().filter(|&&part| part != NO_PART).for_each(|&part| counts[part as usize] += 1);
     let shares = shares(&counts, k);
-    let seeds: Vec<u64> = rows.iter().map(|_| random.seed()).collect();
+    let seeds: Vec<u64> = counts.iter().map(|_| random.seed()).collect();
 
     let mut codewords = Vec::new();
-    let parts: Vec<usize> = (0..rows.len()).filter(|&part| shares[part] > 0).collect();
-    for some in parts.chunks(AT_ONCE) {
-        let mut held = Vec::with_capacity(some.len());
-        for &part in some {
-            held.push((part, problem.source.finite_rows_at(&rows[part])?));
-        }
-        let within = |(part, values): &(usize, Vec<f32>)| {
-            let weights: Option<Vec<f32>> =
-                weights.0.map(|weights| rows[*part].iter().map(|&row| weights[row]).collect());
-            let params = KMeans::new(shares[*part]).seed(seeds[*part]).iterations(ITERATIONS);
-            let x = MatrixView::new(values, counts[*part], d)?;
-            // On the processor, wherever assignments are made: a part is little work.
-            let fit = params.fit_with(x, weights.as_deref(), &Device::Cpu, untold)?;
-            let codewords = fit.codebook.codewords()?;
-            Ok((0..shares[*part]).flat_map(|j| codewords.row(j)).copied().collect())
-        };
-        let learned: Vec<Result<Vec<f32>>> = held.par_iter().with_max_len(1).map(within).collect();
+    let parts: Vec<usize> = (0..counts.len()).filter(|&part| shares[part] > 0).collect();
+    let mut left = &parts[..];
+    while !left.is_empty() {
+        let bytes = |&part: &usize| counts[part].min(SAMPLE.saturating_mul(shares[part])).saturating_mul(4 * d);
+        let mut held = 0;
+        let fit = left.iter().take_while(|part| {
+            held += bytes(part);
+            held <= BYTES_AT_ONCE
+        });
+        let some;
+        (some, left) = left.split_at(fit.count().clamp(1, AT_ONCE.min(left.len())));
+        let jobs = jobs(problem, some, &of_rows, &counts, &shares, &seeds)?;
+        let learned: Vec<Result<Vec<f32>>> = jobs.par_iter().with_max_len(1).map(|job| job.learn(d)).collect();
         for part in learned {
             codewords.extend(part?);
         }
@@ -57,13 +59,65 @@ pub(super) fn hierarchical<E: From<Error> + Send>(
     Ok(Matrix::new(codewords, k, d)?)
 }
 
-/// The rows of each part that weigh something: those nearest to one codeword of the upper level.
-fn rows_of_parts<E: From<Error> + Send>(
+/// `k` codewords to learn from the rows of a part.
+struct Job {
+    values: Vec<f32>,
+    weights: Option<Vec<f32>>,
+    k: usize,
+    seed: u64,
+}
+
+impl Job {
+    /// On the processor, wherever assignments are made: a part is little work.
+    fn learn(&self, d: usize) -> Result<Vec<f32>> {
+        let x = MatrixView::new(&self.values, self.values.len() / d, d)?;
+        let params = KMeans::new(self.k).seed(self.seed).iterations(ITERATIONS);
+        let fit = params.fit_with(x, self.weights.as_deref(), &Device::Cpu, untold)?;
+        let codewords = fit.codebook.codewords()?;
+        Ok((0..self.k).flat_map(|j| codewords.row(j)).copied().collect())
+    }
+}
+
+/// The rows of `some` parts, drawn where there are many, ascending.
+fn jobs<E: From<Error> + Send>(
+    problem: &mut Problem<'_, '_, E>,
+    some: &[usize],
+    of_rows: &[u32],
+    counts: &[usize],
+    shares: &[usize],
+    seeds: &[u64],
+) -> Result<Vec<Job>, E> {
+    let mut slots = vec![None; counts.len()];
+    some.iter().enumerate().for_each(|(slot, &part)| slots[part] = Some(slot));
+    let mut rows: Vec<Vec<usize>> = some.iter().map(|&part| Vec::with_capacity(counts[part])).collect();
+    for (i, &part) in of_rows.iter().enumerate().filter(|&(_, &part)| part != NO_PART) {
+        if let Some(slot) = slots[part as usize] {
+            rows[slot].push(i);
+        }
+    }
+    let mut jobs = Vec::with_capacity(some.len());
+    for (&part, mut rows) in some.iter().zip(rows) {
+        let (k, seed, weights) = (shares[part], seeds[part], problem.weights.0);
+        let most = SAMPLE.saturating_mul(k);
+        if rows.len() > most {
+            let mut drawn = draw(rows.len(), most, &mut Random::new(seed, SAMPLE_STREAM));
+            drawn.sort_unstable();
+            rows = drawn.into_iter().map(|i| rows[i]).collect();
+        }
+        let values = problem.source.finite_rows_at(&rows)?;
+        let weights = weights.map(|weights| rows.iter().map(|&i| weights[i]).collect());
+        jobs.push(Job { values, weights, k, seed });
+    }
+    Ok(jobs)
+}
+
+/// The part of each row that weighs something: the codeword of the upper level that is nearest.
+fn parts_of_rows<E: From<Error> + Send>(
     problem: &mut Problem<'_, '_, E>,
     run: usize,
     random: &mut Random,
     observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<Vec<Vec<usize>>, E> {
+) -> Result<Vec<u32>, E> {
     let (n, weights) = (problem.source.rows(), problem.weights);
     let count = problem.k.isqrt();
     let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
@@ -71,13 +125,13 @@ fn rows_of_parts<E: From<Error> + Send>(
     let sample = random_rows(problem.source, weights, sample, random)?;
     let upper: Codebook =
         KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), problem.device)?.codebook;
-    let (mut labels, mut parts) = (Labels::new(n, false), vec![Vec::new(); count]);
+    let (mut labels, mut parts) = (Labels::new(n, false)?, filled(n, NO_PART)?);
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);
         let (labels, sq_distances) = labels.of(rows.clone());
         assign(x, first, &upper, labels, sq_distances)?;
         for (i, &label) in rows.clone().zip(&*labels).filter(|&(i, _)| weights.weight(i) > 0.0) {
-            parts[label as usize].push(i);
+            parts[i] = label;
         }
         observe(Step::Rows { run, iteration: None, rows: rows.end })
     })?;

@@ -1,5 +1,6 @@
 //! The codewords that k-means starts from.
 
+use super::labels::filled;
 use super::random::Random;
 use super::source::{RowSource, at_row, len};
 use super::{Step, Weights};
@@ -57,7 +58,7 @@ pub(super) fn plus_plus<E: From<Error> + Send>(
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
     let (n, d) = (source.rows(), source.cols());
-    let (mut nearest, mut distances) = (vec![f32::INFINITY; n], Vec::new());
+    let (mut nearest, mut distances) = (filled(n, f32::INFINITY)?, Vec::new());
     let mut codewords = Vec::new();
     for chosen in 0..k {
         // A distance beyond f32 counts as the largest.

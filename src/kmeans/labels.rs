@@ -1,7 +1,7 @@
 //! A pass that labels every row.
 
-use super::Problem;
 use super::source::{at_row, len};
+use super::{OP, Problem};
 use crate::backend::training::Means;
 use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate_onto, assign_into};
 use crate::codebook::Codebook;
@@ -17,6 +17,17 @@ pub(super) struct Labels {
     sq_distances: Vec<f32>,
     /// Of the last pass.
     stats: AssignStats,
+}
+
+/// A value for each of `n` rows, of which a source may claim more than there is memory for.
+pub(super) fn filled<T: Clone>(n: usize, value: T) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    if values.try_reserve_exact(n).is_err() {
+        let expected = "as many vectors as there is memory for a number each".into();
+        return Err(Error::Shape { op: OP, expected, got: n.to_string() });
+    }
+    values.resize(n, value);
+    Ok(values)
 }
 
 /// What a pass adds up.
@@ -37,9 +48,10 @@ pub(super) enum Moves {
 
 impl Labels {
     /// Of all `n` rows, or of blocks of them.
-    pub fn new(n: usize, all: bool) -> Labels {
+    pub fn new(n: usize, all: bool) -> Result<Labels> {
         let held = if all { n } else { 0 };
-        Labels { all, labels: vec![0; held], sq_distances: vec![0.0; held], stats: AssignStats::default() }
+        let (labels, sq_distances) = (filled(held, 0)?, filled(held, 0.0)?);
+        Ok(Labels { all, labels, sq_distances, stats: AssignStats::default() })
     }
 
     /// Those of some rows. Of a block, whatever the block before left there.
@@ -70,14 +82,15 @@ pub(super) fn label<E: From<Error> + Send>(
     let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
     let (mut inertia, mut counts, mut stats) = (OrderedSum::new(d), vec![0; k], AssignStats::default());
     if let Some(on_device) = &mut problem.on_device {
-        let (labels, sq_distances) = labels.of(0..problem.source.rows());
-        let stats = on_device.assign(codebook, labels, sq_distances)?;
-        for (i, (&label, &sq_distance)) in labels.iter().zip(&*sq_distances).enumerate() {
+        let (of_rows, sq_distances) = labels.of(0..problem.source.rows());
+        let stats = on_device.assign(codebook, of_rows, sq_distances)?;
+        for (i, (&label, &sq_distance)) in of_rows.iter().zip(&*sq_distances).enumerate() {
             counts[label as usize] += 1;
             inertia.add(weights.share(i, sq_distance));
         }
         let means = with_moves.then(|| on_device.means(codebook)).transpose()?;
         tell(sq_distances.len())?;
+        labels.stats = stats;
         return Ok(Pass { inertia: inertia.total(), counts, stats, moves: means.map(Moves::Means) });
     }
     let mut sums = with_moves.then(|| Sums::zero(k, d));

@@ -19,7 +19,7 @@ pub(super) fn minibatch<E: From<Error> + Send>(
     observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
 ) -> Result<SourceFit, E> {
     let (n, d, weights) = (problem.source.rows(), problem.source.cols(), problem.weights);
-    let (mut of_batch, mut all) = (Labels::new(batch, true), AssignStats::default());
+    let (mut of_batch, mut all) = (Labels::new(batch, true)?, AssignStats::default());
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;

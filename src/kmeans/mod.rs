@@ -44,13 +44,14 @@ pub enum Init {
     /// For thousands of codewords: k-means within parts of the rows. The floor of sqrt(k) codewords are learned from at
     /// most 256 times as many random rows, whose weights do not count; every row belongs to the nearest. Each part has
     /// its share of k, in proportion to its rows of a weight above 0, by largest remainders, and learns so many codewords
-    /// from these rows. Both levels start by k-means++ and move codewords ten times at most. Takes about as long as one
-    /// iteration of sqrt(k) times 30 codewords, 8 bytes a row, and the rows of 16 parts.
+    /// from these rows, at most 256 random ones for each. Both levels start by k-means++ and move codewords ten times at
+    /// most. Takes about as long as one iteration of sqrt(k) times 30 codewords, 4 bytes a row and 8 for each of the parts
+    /// at hand, and 256 MiB of their rows, or those of one part that has more.
     Hierarchical,
     /// The codewords of this codebook, k of them, on whatever device.
     Given(Codebook),
-    /// Where an earlier training was when its state was kept, with the same parameters: ends with the same bytes as if
-    /// it had never stopped. More iterations than before go on from its end.
+    /// Where an earlier training of one run was when its state was kept, with the same parameters: ends with the same
+    /// bytes as if it had never stopped. More iterations than before go on from its end.
     Resume(KMeansState),
 }
 
@@ -76,7 +77,7 @@ pub enum Init {
 /// | mini-batches of more rows than there are | rows drawn several times count several times |
 /// | a sample of fewer rows than codewords | [`Error::Shape`], as of rows |
 /// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first; of a [`RowSource`] once a pass meets it |
-/// | rows of weight 0 | labelled, and counted nowhere else |
+/// | rows of weight 0 | labelled, and counted as rows of their codeword and nowhere else |
 /// | rows whose squared distance leaves f32 | the inertia is infinite, so that it chooses no run and no row among these; labels and means are not affected |
 /// | rows so near each other that squared distances round to 0 in f32, 10^-24 apart, say | they have no share in the inertia: k-means++ picks them by weight, codewords without rows stay |
 ///
@@ -153,7 +154,7 @@ impl KMeans {
     /// back, and codewords. Without that room, which the log tells, and for mini-batches, the rows pass through it in
     /// every iteration, and the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per row, 16 with
     /// several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and while a start
-    /// is sought, 4 bytes per row for k-means++ and 8 for k-means||. On a CUDA device the rows, 8 to 22 bytes for each,
+    /// is sought, 4 bytes per row for k-means++, 8 and 100 k d for k-means||, 12 for the hierarchical start. On a CUDA device the rows, 8 to 22 bytes for each,
     /// and about 30 k d.
     ///
     /// # Errors
@@ -201,9 +202,9 @@ impl KMeans {
     /// [`KMeans::fit_with`] of rows that need not be in memory: the same codebook, inertia and curve, to the last bit.
     /// `observe` is also given where the training stands, once there is a start.
     ///
-    /// Nothing is held for a row but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 8
-    /// for random rows with weights. Every iteration reads the rows once, and once more after a pass in which a codeword
-    /// had no rows; k-means++ reads them k - 1 times, k-means|| six times, random rows and mini-batches by single rows.
+    /// Nothing is held for a row but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 12 for
+    /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a row. Every iteration reads the rows once, and once more after a pass in which a codeword
+    /// had no rows; k-means++ reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows and mini-batches do.
     ///
     /// # Errors
     /// - Those of [`KMeans::fit_with`] and of reading.
@@ -239,7 +240,7 @@ impl KMeans {
         let mut best: Option<(SourceFit, Labels)> = None;
         for run in 0..self.n_init {
             let state = self.start(&mut problem, run, &mut |step| observe(step, None))?;
-            let mut labels = Labels::new(problem.source.rows(), with_labels);
+            let mut labels = Labels::new(problem.source.rows(), with_labels)?;
             let fit = match self.minibatch {
                 None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, &mut observe)?,
                 Some(batch) => minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, &mut observe)?,

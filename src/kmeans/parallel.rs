@@ -1,7 +1,7 @@
 //! The start of k-means||: few passes, each of which picks many rows at once.
 
 use super::init::{pick, plus_plus, total};
-use super::labels::{Labels, assign};
+use super::labels::{Labels, assign, filled};
 use super::random::Random;
 use super::source::{RowSource, len};
 use super::{OP, Problem, Step};
@@ -26,8 +26,8 @@ pub(super) fn parallel<E: From<Error> + Send>(
     let first = pick(n, |i| weights.weight(i), random.unit());
     // Some row weighs something: that was checked.
     let mut candidates = problem.source.finite_rows_at(&[first.unwrap_or(0)])?;
-    let (mut nearest, mut owner) = (vec![f32::INFINITY; n], vec![0u32; n]);
-    let (mut labels, mut compared) = (Labels::new(n, false), 0);
+    let (mut nearest, mut owner) = (filled(n, f32::INFINITY)?, filled(n, 0u32)?);
+    let (mut labels, mut compared) = (Labels::new(n, false)?, 0);
     for round in 0..=ROUNDS {
         let Ok(base) = u32::try_from(compared / d) else {
             let (expected, got) = ("fewer than 2^32 candidates".into(), (compared / d).to_string());

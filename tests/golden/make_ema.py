@@ -64,7 +64,7 @@ class Ema:
             n += size
         for j in range(k):
             if self.cosine:
-                self.e[j] = direction(self.m[j]) or self.e[j]
+                self.e[j] = counts[j] and direction(self.m[j]) or self.e[j]
             else:
                 size = (self.N[j] + self.epsilon) / (n + k * self.epsilon) * n
                 self.e[j] = [quotient(v, size) for v in self.m[j]]

@@ -151,15 +151,19 @@ def sum_in_order(values):
     return total
 
 
+def drawn(rows, count, rng):
+    rows = list(rows)
+    for i in range(count):
+        j = i + rng.below(len(rows) - i)
+        rows[i], rows[j] = rows[j], rows[i]
+    return rows[:count]
+
+
 def start(x, w, k, init, rng):
     if init == "parallel":
         return parallel(x, w, k, rng)
     if init == "random":
-        rows = [i for i in range(len(x)) if w[i] > 0]
-        for i in range(k):
-            j = i + rng.below(len(rows) - i)
-            rows[i], rows[j] = rows[j], rows[i]
-        return [x[i] for i in rows[:k]]
+        return [x[i] for i in drawn([i for i in range(len(x)) if w[i] > 0], k, rng)]
     if init == "hierarchical":
         return hierarchical(x, w, k, rng)
     return plus_plus(x, w, k, rng)
@@ -180,6 +184,8 @@ def hierarchical(x, w, k, rng):
         shares[j] += 1
     codewords = []
     for part, share, seed in zip(rows, shares, [rng.next() for _ in rows]):
+        if len(part) > 256 * share:
+            part = sorted(drawn(part, 256 * share, ChaCha8(seed, 1)))
         if share:
             own, weights = [x[i] for i in part], [w[i] for i in part]
             codewords += lloyd(own, weights, plus_plus(own, weights, share, ChaCha8(seed, 0)), 10)[0]
@@ -299,6 +305,7 @@ def main():
     case("hierarchical_weighted", rows(50, 2), 7, "hierarchical", seed=6, iterations=1, w=weights)
     case("hierarchical_equal_rows", [[f32(0.3), 4.0]] * 12, 5, "hierarchical", seed=7)
     case("hierarchical_one", rows(9, 2), 1, "hierarchical", seed=7)
+    case("hierarchical_of_many_rows", rows(300, 1), 1, "hierarchical", seed=8, iterations=0)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,9 @@ impl Outputs {
     }
 }
 
+/// Bytes of the rows that are labelled at a time for the codes.
+const CODES_BYTES: usize = 8 << 20;
+
 /// Labels all vectors, in one more pass over the file.
 pub fn write_codes(
     output: &mut Output,
@@ -94,8 +97,8 @@ pub fn write_codes(
     global: &Global,
 ) -> Result<()> {
     let (n, d, unit) = (vectors.n, vectors.d, "vectors");
-    // At most the memory of training: its blocks, or some thousand rows where these were all in memory.
-    let rows = at.rows.min(n.div_ceil(2)).clamp(1, 1 << 14);
+    // A small part of the memory of training, whose rows may still be there.
+    let rows = at.rows.min(CODES_BYTES / (4 * d).max(1)).clamp(1, 1 << 14);
     let blocks = Blocks { rows, buffers: 2, memory: at.memory };
     let stream = Stream { verb: "train", n, unit, blocks, global };
     let compute = |block: &mut Block| {

@@ -77,7 +77,8 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         ));
     }
     let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(ended)?;
-    let weights = weights.map(|reader| clock.load(|| rows.weights(&reader))).transpose()?;
+    let weights = weights.zip(args.weights.as_deref());
+    let weights = weights.map(|(reader, file)| clock.load(|| rows.weights(&reader, file))).transpose()?;
     if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {
         log::warn!("{}: {rounded} rows of weights were rounded to f32", file.display());
     }

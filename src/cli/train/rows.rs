@@ -6,9 +6,11 @@ use crate::cli::exit::{Exit, Failure, OrExit, Result};
 use crate::cli::input::{self, Vectors};
 use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
 use crate::cli::report::{Clock, size_text};
+use crate::cli::signals::STOP;
 use crate::cli::values::InitChoice;
 use codeword::io::npy::Reader;
 use codeword::{Error, Matrix, RowSource};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the vectors are while they are learned from.
@@ -28,14 +30,20 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         (true, _) => 0,
         (false, InitChoice::PlusPlus) => 4,
         (false, InitChoice::Parallel) => 8,
-        // Its number, and 16 of sqrt(k) parts.
-        (false, InitChoice::Hierarchical) => 8 + 4 * d * k.isqrt().min(16) / k.isqrt().max(1),
+        // Its part, and its number while that is learned from.
+        (false, InitChoice::Hierarchical) => 12,
         (false, InitChoice::Random) if args.weights.is_some() => 8,
         (false, InitChoice::Random) => 0,
     };
+    // Candidates, twice where they grow, and the rows of some parts.
+    let of_start = match (args.start.is_some() || args.resume, args.init) {
+        (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
+        (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
+        _ => 0,
+    };
     let beside = start + if args.weights.is_some() { 4 } else { 0 };
     // Codewords old and new, sums, and the packed forms of a codebook; the rows of a batch.
-    let codebook = k.saturating_mul(32 * d);
+    let codebook = k.saturating_mul(32 * d).saturating_add(of_start);
     let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 16));
     let fixed = codebook.saturating_add(batch);
     let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
@@ -114,13 +122,17 @@ impl<'a> Rows<'a> {
         self.rounded.load(Ordering::Relaxed)
     }
 
-    /// The weights that go with them, as they are in memory.
-    pub fn weights(&self, reader: &Reader) -> Result<(Vec<f32>, u64)> {
+    /// The weights of `file` that go with them, as they are in memory.
+    pub fn weights(&self, reader: &Reader, file: &Path) -> Result<(Vec<f32>, u64)> {
         let (weights, rounded) = input::read_all(reader)?;
-        Ok(match &self.sample {
-            Some(sample) => (sample.iter().map(|&i| weights[i]).collect(), rounded),
-            None => (weights, rounded),
-        })
+        let Some(sample) = &self.sample else { return Ok((weights, rounded)) };
+        // Here, where the row in the file is known, and those that are not drawn are seen.
+        if let Some(i) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+            let (file, got) = (file.display(), weights[i]);
+            let message = format!("{file}: weights must be finite and not negative, got {got} for row {i}");
+            return Err(Failure::new(Exit::BadInput, message));
+        }
+        Ok((sample.iter().map(|&i| weights[i]).collect(), rounded))
     }
 
     /// An error about these rows as one about the vectors of the file.
@@ -139,6 +151,9 @@ impl<'a> Rows<'a> {
 fn from_file<'a>(vectors: &'a Vectors, rounded: &'a AtomicU64, block_rows: usize) -> RowSource<'a, Halt> {
     let mut scratch = Vec::new();
     let read = move |first: usize, out: &mut [f32]| {
+        if STOP.load(Ordering::Relaxed) {
+            return Err(Halt::Stopped);
+        }
         let lossy = vectors.reader.read_rows(first, out, &mut scratch).or_exit(Exit::BadInput)?;
         match first {
             0 => rounded.store(lossy, Ordering::Relaxed),

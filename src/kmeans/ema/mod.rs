@@ -42,7 +42,8 @@ pub struct EmaState {
 /// All of it is f64, each operation rounded on its own in the order written, so that state and codewords are the same
 /// bytes with every instruction set, thread count and device, which may make the labels.
 ///
-/// Under [`Ema::cosine`] the rows are those of [`normalize`], and e_j = m_j / |m_j| by the same rule, whatever the size.
+/// Under [`Ema::cosine`] the rows are those of [`normalize`], and e_j = m_j / |m_j| by the same rule, whatever the size,
+/// where n_j is not 0.
 ///
 /// Rows for dead codewords are drawn from the batch, each as likely as any other, none twice, passing over those that
 /// equal a codeword or are without a label; where rows run out, codewords of higher index stay dead for now. Random
@@ -57,7 +58,7 @@ pub struct EmaState {
 /// | fewer rows than codewords | a step; for [`Ema::start_kmeans`] [`Error::Shape`] |
 /// | a row with a NaN or an infinity | [`Error::NonFinite`] names the first; rows labelled [`SENTINEL`] may be anything |
 /// | a row of zeros | a vector like others; under [`Ema::cosine`] [`Error::InvalidParameter`] names the first |
-/// | a codeword without rows in the batch | moves towards zero as its size nears epsilon; under [`Ema::cosine`] it keeps its direction, to the last bit or so |
+/// | a codeword without rows in the batch | moves towards zero as its size nears epsilon, and not at all under [`Ema::cosine`] |
 /// | under [`Ema::cosine`] sums that cancel to zero | the codeword stays |
 /// | a codeword beyond f32, from vectors near its ends | [`Error::NonFinite`] |
 /// | all rows equal codewords, and some codewords are dead | none is revived |
@@ -192,9 +193,9 @@ impl EmaCodebook {
         sums.par_chunks_mut(d).zip(before).with_min_len(self.rows_of_a_task()).for_each(|(sums, before)| {
             sums.iter_mut().zip(before).for_each(|(sum, &before)| *sum = kept * before + new * *sum);
         });
-        let mut codewords = self.codewords_of(&sizes, &sums)?;
+        let mut codewords = self.codewords_of(&counts, &sizes, &sums)?;
         let dead: Vec<usize> = (0..k).filter(|&j| sizes[j] < self.params.threshold).collect();
-        let mut random = Random::new(self.params.seed, self.state.step + 1);
+        let mut random = Random::new(self.params.seed, self.state.step.wrapping_add(1));
         let revived = revive::revive(x, labels, &dead, &mut codewords, &mut random);
         for &j in &dead[..revived] {
             sizes[j] = self.params.threshold;
@@ -202,29 +203,32 @@ impl EmaCodebook {
             sums.iter_mut().zip(&codewords[j * d..]).for_each(|(sum, &e)| *sum = sizes[j] * f64::from(e));
         }
         self.codebook = Codebook::new(MatrixView::new(&codewords, k, d)?, self.codebook.device())?;
-        self.state = EmaState { step: self.state.step + 1, sizes, sums };
+        self.state = EmaState { step: self.state.step.wrapping_add(1), sizes, sums };
         let (perplexity, utilization, unused) = usage(&counts);
         let (dead, revived) = (dead.len() as u64, revived as u64);
         Ok(EmaUsage { rows, perplexity, utilization, unused, dead, revived })
     }
 
     /// Steps 3 and 4.
-    fn codewords_of(&self, sizes: &[f64], sums: &[f64]) -> Result<Vec<f32>> {
+    fn codewords_of(&self, counts: &[u64], sizes: &[f64], sums: &[f64]) -> Result<Vec<f32>> {
         let d = self.codebook.d();
         let before = self.codebook.codewords()?;
         let mut codewords: Vec<f32> = (0..sizes.len()).flat_map(|j| before.row(j)).copied().collect();
         let total = sizes.iter().fold(0.0, |total, size| total + size);
         let smoothed = total + sizes.len() as f64 * self.params.epsilon;
-        let of_codeword = |((e, m), &size): ((&mut [f32], &[f64]), &f64)| {
+        let of_codeword = |((e, m), (&size, &count)): ((&mut [f32], &[f64]), (&f64, &u64))| {
             if self.params.cosine {
-                // Without a direction it stays.
-                direction(&mut m.to_vec(), e);
+                // Without rows it stays: its sum goes to zero, and is rounded to nothing but noise on the way. Without a
+                // direction it stays, too.
+                if count > 0 {
+                    direction(&mut m.to_vec(), e);
+                }
                 return;
             }
             let size = (size + self.params.epsilon) / smoothed * total;
             quotients(m, size, e);
         };
-        let rows = codewords.par_chunks_mut(d).zip(sums.par_chunks(d)).zip(sizes);
+        let rows = codewords.par_chunks_mut(d).zip(sums.par_chunks(d)).zip(sizes.par_iter().zip(counts));
         rows.with_min_len(self.rows_of_a_task()).for_each(of_codeword);
         match codewords.iter().position(|e| !e.is_finite()) {
             None => Ok(codewords),
