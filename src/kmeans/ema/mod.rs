@@ -216,7 +216,8 @@ impl EmaCodebook {
         let mut codewords: Vec<f32> = (0..sizes.len()).flat_map(|j| before.row(j)).copied().collect();
         let total = sizes.iter().fold(0.0, |total, size| total + size);
         let smoothed = total + sizes.len() as f64 * self.params.epsilon;
-        let of_codeword = |((e, m), (&size, &count)): ((&mut [f32], &[f64]), (&f64, &u64))| {
+        let rows = codewords.par_chunks_mut(d).zip(sums.par_chunks(d)).zip(sizes.par_iter().zip(counts));
+        rows.with_min_len(self.rows_of_a_task()).for_each(|((e, m), (&size, &count))| {
             if self.params.cosine {
                 // Without rows it stays: its sum goes to zero, and is rounded to nothing but noise on the way. Without a
                 // direction it stays, too.
@@ -227,9 +228,7 @@ impl EmaCodebook {
             }
             let size = (size + self.params.epsilon) / smoothed * total;
             quotients(m, size, e);
-        };
-        let rows = codewords.par_chunks_mut(d).zip(sums.par_chunks(d)).zip(sizes.par_iter().zip(counts));
-        rows.with_min_len(self.rows_of_a_task()).for_each(of_codeword);
+        });
         match codewords.iter().position(|e| !e.is_finite()) {
             None => Ok(codewords),
             Some(i) => {
