@@ -23,10 +23,10 @@ pub(super) fn parallel<E: From<Error> + Send>(
     observe: &mut impl FnMut(Step) -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
     let (n, d, k, weights) = (problem.source.rows(), problem.source.cols(), problem.k, problem.weights);
+    let (mut nearest, mut owner) = (filled(n, f32::INFINITY)?, filled(n, 0u32)?);
     let first = pick(n, |i| weights.weight(i), random.unit());
     // Some row weighs something: that was checked.
     let mut candidates = problem.source.finite_rows_at(&[first.unwrap_or(0)])?;
-    let (mut nearest, mut owner) = (filled(n, f32::INFINITY)?, filled(n, 0u32)?);
     let (mut labels, mut compared) = (Labels::new(n, false)?, 0);
     for round in 0..=ROUNDS {
         let Ok(base) = u32::try_from(compared / d) else {
