@@ -3,8 +3,9 @@
 use super::Problem;
 use super::labels::{Labels, assign};
 use super::source::len;
+use super::stop::Stop;
 use crate::codebook::Codebook;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{AnyView, Element, MatrixView, on_view};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,13 +13,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those
 /// that equal one before them or one of `codewords`; fewer where there are no more. `labels` are those that `codebook`
 /// gave; where they are not of all rows, this labels the rows again.
-pub(super) fn farthest<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+pub(super) fn farthest(
+    problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
     labels: &mut Labels,
     count: usize,
     codewords: &[f32],
-) -> Result<Vec<Vec<f32>>, E> {
+) -> Result<Vec<Vec<f32>>, Stop> {
     let weights = problem.weights;
     let taken = codewords.chunks_exact(codebook.d()).map(key).collect();
     let mut best = Farthest { count, taken, places: HashMap::new(), rows: BTreeMap::new() };

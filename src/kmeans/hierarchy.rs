@@ -4,10 +4,11 @@ use super::init::{draw, random_rows};
 use super::labels::{Labels, assign, filled};
 use super::random::Random;
 use super::source::len;
+use super::stop::Stop;
 use super::{KMeans, Problem, Step};
 use crate::codebook::Codebook;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{Matrix, MatrixView};
 use rayon::prelude::*;
 
@@ -24,12 +25,12 @@ const SAMPLE_STREAM: u64 = 1;
 const NO_PART: u32 = u32::MAX;
 
 /// Codewords of two levels, as [`Init::Hierarchical`](super::Init::Hierarchical) tells.
-pub(super) fn hierarchical<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+pub(super) fn hierarchical(
+    problem: &mut Problem<'_, '_>,
     run: usize,
     random: &mut Random,
-    observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<Matrix<f32>, E> {
+    observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+) -> Result<Matrix<f32>, Stop> {
     let (d, k) = (problem.source.cols(), problem.k);
     let of_rows = parts_of_rows(problem, run, random, observe)?;
     let mut counts = vec![0; k.isqrt()];
@@ -79,14 +80,14 @@ impl Job {
 }
 
 /// The rows of `some` parts, drawn where there are many, ascending.
-fn jobs<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+fn jobs(
+    problem: &mut Problem<'_, '_>,
     some: &[usize],
     of_rows: &[u32],
     counts: &[usize],
     shares: &[usize],
     seeds: &[u64],
-) -> Result<Vec<Job>, E> {
+) -> Result<Vec<Job>, Stop> {
     let mut slots = vec![None; counts.len()];
     some.iter().enumerate().for_each(|(slot, &part)| slots[part] = Some(slot));
     let mut rows: Vec<Vec<usize>> = some.iter().map(|&part| Vec::with_capacity(counts[part])).collect();
@@ -112,12 +113,12 @@ fn jobs<E: From<Error> + Send>(
 }
 
 /// The part of each row that weighs something: the codeword of the upper level that is nearest.
-fn parts_of_rows<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+fn parts_of_rows(
+    problem: &mut Problem<'_, '_>,
     run: usize,
     random: &mut Random,
-    observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<Vec<u32>, E> {
+    observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+) -> Result<Vec<u32>, Stop> {
     let (n, weights) = (problem.source.rows(), problem.weights);
     let count = problem.k.isqrt();
     let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());

@@ -3,11 +3,12 @@
 use super::labels::filled;
 use super::random::Random;
 use super::source::{RowSource, at_row, len};
+use super::stop::Stop;
 use super::{Step, Weights};
 use crate::backend::{Precision, pairwise_sq_l2_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{Matrix, MatrixView, on_view};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -16,12 +17,12 @@ use std::collections::HashMap;
 const PICK_ROWS: usize = 4096;
 
 /// k different rows, uniformly, of those that weigh something.
-pub(super) fn random_rows<E: From<Error> + Send>(
-    source: &mut RowSource<'_, E>,
+pub(super) fn random_rows(
+    source: &mut RowSource<'_, Stop>,
     weights: Weights<'_>,
     k: usize,
     random: &mut Random,
-) -> Result<Matrix<f32>, E> {
+) -> Result<Matrix<f32>, Stop> {
     let (n, d) = (source.rows(), source.cols());
     let rows = match weights.0 {
         None => draw(n, k, random),
@@ -49,14 +50,14 @@ pub(super) fn draw(n: usize, count: usize, random: &mut Random) -> Vec<usize> {
 
 /// k-means++ (Arthur and Vassilvitskii 2007): a first row by weight, then each by weight times the squared distance to
 /// the nearest codeword so far; by weight alone where all rows coincide with codewords. Some row weighs something.
-pub(super) fn plus_plus<E: From<Error> + Send>(
-    source: &mut RowSource<'_, E>,
+pub(super) fn plus_plus(
+    source: &mut RowSource<'_, Stop>,
     weight: impl Fn(usize) -> f64 + Sync,
     k: usize,
     run: usize,
     random: &mut Random,
-    observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<Matrix<f32>, E> {
+    observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+) -> Result<Matrix<f32>, Stop> {
     let (n, d) = (source.rows(), source.cols());
     let (mut nearest, mut distances) = (filled(n, f32::INFINITY)?, Vec::new());
     let mut codewords = Vec::new();

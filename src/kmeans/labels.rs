@@ -1,6 +1,7 @@
 //! A pass that labels every row.
 
 use super::source::{at_row, len};
+use super::stop::Stop;
 use super::{OP, Problem};
 use crate::backend::training::Means;
 use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate_onto, assign_into};
@@ -72,13 +73,13 @@ impl Labels {
 
 /// Labels every row, and finds out where codewords move where `with_moves` asks for it. `tell` hears how many are done
 /// after every block.
-pub(super) fn label<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+pub(super) fn label(
+    problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
     with_moves: bool,
     labels: &mut Labels,
-    mut tell: impl FnMut(usize) -> Result<(), E>,
-) -> Result<Pass, E> {
+    mut tell: impl FnMut(usize) -> Result<(), Stop>,
+) -> Result<Pass, Stop> {
     let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
     let (mut inertia, mut counts, mut stats) = (OrderedSum::new(d), vec![0; k], AssignStats::default());
     if let Some(on_device) = &mut problem.on_device {

@@ -2,22 +2,23 @@
 
 use super::farthest::farthest;
 use super::labels::{Labels, Moves, label};
+use super::stop::{Observe, Stop};
 use super::{KMeans, KMeansState, Problem, SourceFit, Step};
 use crate::backend::AssignStats;
 use crate::backend::training::Means;
 use crate::codebook::Codebook;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::Matrix;
 
 /// Iterates from `state` until the parameters say that it is enough.
-pub(super) fn lloyd<E: From<Error> + Send>(
+pub(super) fn lloyd(
     params: &KMeans,
-    problem: &mut Problem<'_, '_, E>,
+    problem: &mut Problem<'_, '_>,
     run: usize,
     mut state: KMeansState,
     labels: &mut Labels,
-    observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
-) -> Result<SourceFit, E> {
+    observe: &mut Observe<'_>,
+) -> Result<SourceFit, Stop> {
     let mut all = AssignStats::default();
     // The codebook of the codewords of `state`, where it was made on the device.
     let mut ready = None;
@@ -62,13 +63,13 @@ pub(super) fn lloyd<E: From<Error> + Send>(
 
 /// The mean of the rows of every codeword; the farthest rows in place of codewords that have none. With its codebook, where
 /// that is there already.
-fn moved<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+fn moved(
+    problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
     codewords: &Matrix<f32>,
     moves: Moves,
     labels: &mut Labels,
-) -> Result<(Matrix<f32>, Option<Codebook>), E> {
+) -> Result<(Matrix<f32>, Option<Codebook>), Stop> {
     let (k, d) = (codewords.rows(), codewords.cols());
     let (mut moved, dead) = match moves {
         Moves::Means(Means::Next(next)) => {

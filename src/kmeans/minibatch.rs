@@ -2,22 +2,23 @@
 
 use super::labels::{Labels, assign, label};
 use super::random::Random;
+use super::stop::{Observe, Stop};
 use super::{KMeans, KMeansState, Problem, SourceFit, Step, Weights};
 use crate::backend::AssignStats;
 use crate::codebook::Codebook;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::{Element, Matrix, MatrixView};
 
 /// Moves the codewords by all batches, then labels every row once.
-pub(super) fn minibatch<E: From<Error> + Send>(
+pub(super) fn minibatch(
     params: &KMeans,
     batch: usize,
-    problem: &mut Problem<'_, '_, E>,
+    problem: &mut Problem<'_, '_>,
     run: usize,
     mut state: KMeansState,
     labels: &mut Labels,
-    observe: &mut impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
-) -> Result<SourceFit, E> {
+    observe: &mut Observe<'_>,
+) -> Result<SourceFit, Stop> {
     let (n, d, weights) = (problem.source.rows(), problem.source.cols(), problem.weights);
     let (mut of_batch, mut all) = (Labels::new(batch, true)?, AssignStats::default());
     loop {

@@ -12,6 +12,7 @@ mod minibatch;
 mod parallel;
 mod random;
 mod source;
+mod stop;
 
 use crate::backend::training::Training;
 use crate::codebook::Codebook;
@@ -23,6 +24,7 @@ pub use fit::{KMeansFit, KMeansState, SourceFit, Step};
 use labels::Labels;
 use random::Random;
 pub use source::RowSource;
+use stop::{Observe, Stop, with_own_errors};
 
 const OP: &str = "k-means";
 
@@ -195,7 +197,11 @@ impl KMeans {
         mut observe: impl FnMut(Step) -> Result<(), E>,
     ) -> Result<KMeansFit, E> {
         let mut source = RowSource::held(x);
-        let (fit, labels) = self.learn(&mut source, weights, device, true, |step, _| observe(step))?;
+        let (fit, labels) = with_own_errors(
+            &mut source,
+            |step, _| observe(step),
+            |source, observe| self.learn(source, weights, device, true, observe),
+        )?;
         Ok(fit.with(labels.into_assignment()))
     }
 
@@ -215,18 +221,21 @@ impl KMeans {
         device: &Device,
         observe: impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
     ) -> Result<SourceFit, E> {
-        Ok(self.learn(source, weights, device, false, observe)?.0)
+        let train = |source: &mut RowSource<'_, Stop>, observe: &mut Observe<'_>| {
+            self.learn(source, weights, device, false, observe)
+        };
+        Ok(with_own_errors(source, observe, train)?.0)
     }
 
     /// All runs. Labels are of all rows where that is wanted.
-    fn learn<E: From<Error> + Send>(
+    fn learn(
         &self,
-        source: &mut RowSource<'_, E>,
+        source: &mut RowSource<'_, Stop>,
         weights: Option<&[f32]>,
         device: &Device,
         with_labels: bool,
-        mut observe: impl FnMut(Step, Option<&KMeansState>) -> Result<(), E>,
-    ) -> Result<(SourceFit, Labels), E> {
+        observe: &mut Observe<'_>,
+    ) -> Result<(SourceFit, Labels), Stop> {
         self.check(source.rows(), source.cols(), weights)?;
         if source.view().is_some() {
             source.check_finite()?;
@@ -242,8 +251,8 @@ impl KMeans {
             let state = self.start(&mut problem, run, &mut |step| observe(step, None))?;
             let mut labels = Labels::new(problem.source.rows(), with_labels)?;
             let fit = match self.minibatch {
-                None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, &mut observe)?,
-                Some(batch) => minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, &mut observe)?,
+                None => lloyd::lloyd(self, &mut problem, run, state, &mut labels, observe)?,
+                Some(batch) => minibatch::minibatch(self, batch, &mut problem, run, state, &mut labels, observe)?,
             };
             if best.as_ref().is_none_or(|(best, _)| fit.inertia < best.inertia) {
                 best = Some((fit, labels));
@@ -254,12 +263,12 @@ impl KMeans {
     }
 
     /// Where a run starts.
-    fn start<E: From<Error> + Send>(
+    fn start(
         &self,
-        problem: &mut Problem<'_, '_, E>,
+        problem: &mut Problem<'_, '_>,
         run: usize,
-        observe: &mut impl FnMut(Step) -> Result<(), E>,
-    ) -> Result<KMeansState, E> {
+        observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+    ) -> Result<KMeansState, Stop> {
         let mut random = Random::new(self.seed, run as u64);
         let weights = problem.weights;
         let codewords = match &self.init {
@@ -282,8 +291,8 @@ impl KMeans {
 }
 
 /// What is to be learned from.
-struct Problem<'p, 's, E> {
-    source: &'p mut RowSource<'s, E>,
+struct Problem<'p, 's> {
+    source: &'p mut RowSource<'s, Stop>,
     weights: Weights<'p>,
     k: usize,
     device: &'p Device,

@@ -4,6 +4,7 @@ use super::init::{pick, plus_plus, total};
 use super::labels::{Labels, assign, filled};
 use super::random::Random;
 use super::source::{RowSource, len};
+use super::stop::Stop;
 use super::{OP, Problem, Step};
 use crate::codebook::Codebook;
 use crate::error::{Error, Result};
@@ -16,12 +17,12 @@ const ROUNDS: usize = 5;
 /// every row with probability min(1, l share / sum of shares), its share being weight times the squared distance to the
 /// nearest candidate of the rounds before. The candidates, weighed by the rows nearest to them, are thinned to k by
 /// k-means++.
-pub(super) fn parallel<E: From<Error> + Send>(
-    problem: &mut Problem<'_, '_, E>,
+pub(super) fn parallel(
+    problem: &mut Problem<'_, '_>,
     run: usize,
     random: &mut Random,
-    observe: &mut impl FnMut(Step) -> Result<(), E>,
-) -> Result<Matrix<f32>, E> {
+    observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+) -> Result<Matrix<f32>, Stop> {
     let (n, d, k, weights) = (problem.source.rows(), problem.source.cols(), problem.k, problem.weights);
     let (mut nearest, mut owner) = (filled(n, f32::INFINITY)?, filled(n, 0u32)?);
     let first = pick(n, |i| weights.weight(i), random.unit());
@@ -31,7 +32,7 @@ pub(super) fn parallel<E: From<Error> + Send>(
     for round in 0..=ROUNDS {
         let Ok(base) = u32::try_from(compared / d) else {
             let (expected, got) = ("fewer than 2^32 candidates".into(), (compared / d).to_string());
-            return Err(E::from(Error::InvalidParameter { op: OP, name: "k", expected, got }));
+            return Err(Stop::Error(Error::InvalidParameter { op: OP, name: "k", expected, got }));
         };
         let new = &candidates[compared..];
         let codebook = Codebook::new(MatrixView::new(new, new.len() / d, d)?, problem.device)?;
@@ -63,6 +64,6 @@ pub(super) fn parallel<E: From<Error> + Send>(
     }
     let mut of_candidates = vec![0.0; candidates.len() / d];
     owner.iter().enumerate().for_each(|(i, &owner)| of_candidates[owner as usize] += weights.weight(i));
-    let mut source: RowSource<'_, E> = RowSource::held(MatrixView::new(&candidates, of_candidates.len(), d)?);
+    let mut source: RowSource<'_, Stop> = RowSource::held(MatrixView::new(&candidates, of_candidates.len(), d)?);
     plus_plus(&mut source, |j| of_candidates[j], k, run, random, observe)
 }

@@ -1,6 +1,7 @@
 //! Where rows come from: memory, or something that reads them block by block, as often as they are needed.
 
 use super::random::Random;
+use super::stop::Stop;
 use super::{OP, init};
 use crate::backend::non_finite;
 use crate::error::{Error, Result};
@@ -104,8 +105,52 @@ impl<E: From<Error> + Send> RowSource<'_, E> {
         Ok((rows, sample))
     }
 
+    /// Copies of some rows, in the order given.
+    pub(super) fn rows_at(&mut self, positions: &[usize]) -> Result<Vec<f32>, E> {
+        let d = self.d;
+        let mut out = Vec::new();
+        grow(&mut out, positions.len(), d)?;
+        match &mut self.rows {
+            Rows::Held(x) => {
+                for (row, &i) in out.chunks_exact_mut(d.max(1)).zip(positions) {
+                    on_view!(*x, x => widen(x, i, row));
+                }
+            }
+            Rows::Read { read, .. } => {
+                let mut order: Vec<usize> = (0..positions.len()).collect();
+                order.sort_by_key(|&i| positions[i]);
+                for i in order {
+                    read(positions[i], &mut out[i * d..][..d])?;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// The same rows for what knows nothing of `E`: an error of reading is left in `own`.
+    pub(super) fn with_own_errors<'b>(&'b mut self, own: &'b mut Option<E>) -> RowSource<'b, Stop> {
+        let rows = match &mut self.rows {
+            Rows::Held(x) => Rows::Held(*x),
+            Rows::Read { read, .. } => {
+                let read = move |first: usize, out: &mut [f32]| {
+                    read(first, out).map_err(|error| {
+                        *own = Some(error);
+                        Stop::Reader
+                    })
+                };
+                Rows::Read { read: Box::new(read), ready: Vec::new(), next: Vec::new() }
+            }
+        };
+        RowSource { n: self.n, d: self.d, block_rows: self.block_rows, rows }
+    }
+}
+
+impl RowSource<'_, Stop> {
     /// Passes all rows through `work`, block by block, with the number of the first.
-    pub(super) fn each_block(&mut self, mut work: impl FnMut(usize, AnyView<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn each_block(
+        &mut self,
+        mut work: impl FnMut(usize, AnyView<'_>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         let (n, d, step) = (self.n, self.d, self.block_rows);
         let rows = |first: usize| first..n.min(first.saturating_add(step));
         let (read, ready, next) = match &mut self.rows {
@@ -136,42 +181,20 @@ impl<E: From<Error> + Send> RowSource<'_, E> {
         Ok(())
     }
 
-    /// Copies of some rows, in the order given.
-    pub(super) fn rows_at(&mut self, positions: &[usize]) -> Result<Vec<f32>, E> {
-        let d = self.d;
-        let mut out = Vec::new();
-        grow(&mut out, positions.len(), d)?;
-        match &mut self.rows {
-            Rows::Held(x) => {
-                for (row, &i) in out.chunks_exact_mut(d.max(1)).zip(positions) {
-                    on_view!(*x, x => widen(x, i, row));
-                }
-            }
-            Rows::Read { read, .. } => {
-                let mut order: Vec<usize> = (0..positions.len()).collect();
-                order.sort_by_key(|&i| positions[i]);
-                for i in order {
-                    read(positions[i], &mut out[i * d..][..d])?;
-                }
-            }
-        }
-        Ok(out)
-    }
-
     /// As [`RowSource::rows_at`], of rows that are finite: where one is not, the error names the first of all rows.
-    pub(super) fn finite_rows_at(&mut self, positions: &[usize]) -> Result<Vec<f32>, E> {
+    pub(super) fn finite_rows_at(&mut self, positions: &[usize]) -> Result<Vec<f32>, Stop> {
         let rows = self.rows_at(positions)?;
         let bad = rows.iter().position(|value| !value.is_finite());
         let Some(bad) = bad else { return Ok(rows) };
         self.check_finite()?;
         // Not reached where rows are the same every time.
         let (row, col, got) = (positions[bad / self.d], bad % self.d, rows[bad]);
-        Err(E::from(Error::NonFinite { op: OP, what: "vector", row, col, got, way_out: WAY_OUT }))
+        Err(Stop::Error(Error::NonFinite { op: OP, what: "vector", row, col, got, way_out: WAY_OUT }))
     }
 
     /// Looks at every row.
-    pub(super) fn check_finite(&mut self) -> Result<(), E> {
-        self.each_block(|first, x| on_view!(x, x => finite(x)).map_err(|error| E::from(at_row(error, first))))
+    pub(super) fn check_finite(&mut self) -> Result<(), Stop> {
+        self.each_block(|first, x| on_view!(x, x => finite(x)).map_err(|error| Stop::Error(at_row(error, first))))
     }
 }
 
