@@ -29,26 +29,40 @@ static std::string what_it_does(const Thread &thread) {
     }
 }
 
-static void back_to_scheduler() {
+// The next thread of this turn that can run, if there is one.
+static Thread *next_in_turn() {
+    while (block.turn < block.order.size()) {
+        unsigned i = block.order[block.turn++];
+        Thread &thread = block.threads[i];
+        if (thread.state != Thread::Ready) continue;
+        block.moved = true;
+        if (!(block.resting >> i / 32 % 32 & 1)) return &thread;
+    }
+    return nullptr;
+}
+
+// Lets others run: the next one at once, or the scheduler, which begins the next turn.
+static void let_others_run() {
     Thread *me = block.current;
-    simulated_switch(&me->stack, block.scheduler);
+    block.current = next_in_turn();
+    simulated_switch(&me->stack, block.current ? block.current->stack : block.scheduler);
 }
 
 void fail_launch(Result result) {
     block.failed = result;
-    back_to_scheduler();
+    simulated_switch(&block.current->stack, block.scheduler);
     __builtin_unreachable();
 }
 
 // Lets the lanes that `waiting` waits for go on, where all of them have come; those that have left the kernel need not.
 static bool try_to_meet(const Thread &waiting) {
     unsigned warp = waiting.linear / 32, first = warp * 32, size = (unsigned)block.threads.size();
+    if (waiting.mask & ~block.gone[warp] & ~block.waiting[warp]) return false;
     unsigned lanes = size - first < 32 ? size - first : 32, taking_part = 0;
     Thread *of = &block.threads[first];
     for (unsigned i = 0; i < lanes; ++i) {
         const Thread &other = of[i];
         if (!(waiting.mask >> i & 1) || other.state == Thread::Left) continue;
-        if (other.state != Thread::AtWarp) return false;
         if (other.kind != waiting.kind || other.mask != waiting.mask || other.line != waiting.line) {
             report("%s %s, but thread (%u,%u,%u) of its warp %s", name_of(waiting).c_str(), what_it_does(waiting).c_str(),
                    other.index.x, other.index.y, other.index.z, what_it_does(other).c_str());
@@ -57,6 +71,7 @@ static bool try_to_meet(const Thread &waiting) {
         taking_part |= 1u << i;
     }
     meet(waiting.kind, taking_part, of, lanes);
+    block.waiting[warp] &= ~taking_part;
     ++block.meetings[warp];
     return true;
 }
@@ -65,20 +80,18 @@ static void leave() {
     Thread &me = *block.current;
     me.state = Thread::Left;
     ++block.left;
-    unsigned first = me.linear / 32 * 32;
-    for (unsigned i = first; i < first + 32 && i < block.threads.size(); ++i) {
-        const Thread &other = block.threads[i];
+    block.gone[me.linear / 32] |= 1u << me.linear % 32;
+    for (unsigned waiting = block.waiting[me.linear / 32], lane = 0; waiting >> lane; ++lane) {
+        const Thread &other = block.threads[me.linear / 32 * 32 + lane];
         if (other.state == Thread::AtWarp && (other.mask >> me.linear % 32 & 1)) try_to_meet(other);
+        if (lane == 31) break;
     }
 }
 
 static void thread_main() {
-    const Launch &launch = *block.launch;
-    void *arguments[64];
-    for (size_t i = 0; i < launch.arguments.size(); ++i) arguments[i] = (void *)launch.arguments[i].data();
-    launch.kernel->entry->call(arguments);
+    block.launch->kernel->entry->call(block.arguments.data());
     leave();
-    back_to_scheduler();
+    let_others_run();
 }
 
 static void hang(const Thread &waiting) {
@@ -115,21 +128,41 @@ static void pass_barrier() {
     ++block.barriers;
 }
 
+// Lays the arguments of a launch one after the other, so that one look tells whether an address is in them.
+static void lay_out(const std::vector<std::vector<char>> &arguments) {
+    // Sixteen bytes, to which any argument is aligned.
+    const size_t unit = 16 / sizeof(void *);
+    auto units = [&](size_t bytes) { return (bytes + 15) / 16 * unit; };
+    size_t at = units(arguments.size() * sizeof(void *)), end = at;
+    for (const std::vector<char> &argument : arguments) end += units(argument.size());
+    block.arguments.resize(end);
+    for (size_t i = 0; i < arguments.size(); ++i) {
+        block.arguments[i] = &block.arguments[at];
+        memcpy(block.arguments[i], arguments[i].data(), arguments[i].size());
+        at += units(arguments[i].size());
+    }
+}
+
 bool run_block(const Launch &launch, uint3 index) {
     unsigned count = launch.block.x * launch.block.y * launch.block.z;
     block.launch = &launch;
     block.index = index;
     block.threads.resize(count);
     block.meetings.assign((count + 31) / 32, 0);
+    block.waiting.assign(block.meetings.size(), 0);
+    block.gone.assign(block.meetings.size(), 0);
+    if (count % 32) block.gone.back() = ~0u << count % 32;
     block.order.resize(count);
     block.left = block.at_barrier = block.barriers = 0;
     block.failed = SUCCESS;
+    lay_out(launch.arguments);
     for (unsigned i = 0; i < count; ++i) {
         Thread &thread = block.threads[i];
         thread = Thread();
         thread.linear = i;
         thread.index = {i % launch.block.x, i / launch.block.x % launch.block.y, i / (launch.block.x * launch.block.y)};
         thread.stack = fresh_stack(i, thread_main);
+        thread.stack_low = (uintptr_t)stack_at(i);
         if (!thread.stack) {
             report("no memory for the stacks of %u threads", count);
             return false;
@@ -141,20 +174,15 @@ bool run_block(const Launch &launch, uint3 index) {
     }
     begin_block_checks();
     while (block.left < count) {
-        bool moved = false;
         // A quarter of the warps rests for a turn, so that some get ahead of others.
-        unsigned resting = settings().seed ? (unsigned)(random_number() & random_number()) : 0;
-        for (unsigned i : block.order) {
-            Thread &thread = block.threads[i];
-            if (thread.state != Thread::Ready) continue;
-            moved = true;
-            if (resting >> i / 32 % 32 & 1) continue;
-            block.current = &thread;
-            simulated_switch(&block.scheduler, thread.stack);
-            block.current = nullptr;
-            if (block.failed != SUCCESS) return false;
-        }
-        if (!moved) {
+        block.resting = settings().seed ? (unsigned)(random_number() & random_number()) : 0;
+        block.turn = 0;
+        block.moved = false;
+        block.current = next_in_turn();
+        if (block.current) simulated_switch(&block.scheduler, block.current->stack);
+        block.current = nullptr;
+        if (block.failed != SUCCESS) return false;
+        if (!block.moved) {
             for (const Thread &thread : block.threads) {
                 if (thread.state == Thread::Left) continue;
                 hang(thread);
@@ -189,7 +217,7 @@ EXPORTED int simulated_barrier(int kind, int predicate, int line) {
     if (++block.at_barrier == block.threads.size()) {
         pass_barrier();
     } else {
-        back_to_scheduler();
+        let_others_run();
     }
     return me.predicate;
 }
@@ -216,7 +244,8 @@ EXPORTED unsigned long long simulated_warp(int kind, unsigned mask, unsigned lon
     me.width = width;
     me.line = line;
     me.state = Thread::AtWarp;
-    if (!try_to_meet(me)) back_to_scheduler();
+    block.waiting[me.linear / 32] |= 1u << lane;
+    if (!try_to_meet(me)) let_others_run();
     return me.value;
 }
 

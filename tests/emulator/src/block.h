@@ -14,6 +14,7 @@ struct AsyncCopy {
 
 struct Thread {
     void *stack;
+    uintptr_t stack_low;
     uint3 index;
     unsigned linear;
     enum State : unsigned char { Ready, AtBarrier, AtWarp, Left } state;
@@ -29,13 +30,19 @@ struct Thread {
 struct Block {
     const Launch *launch = nullptr;
     uint3 index{};
+    std::vector<void *> arguments;       // of the launch: where each lies, then all of them
     std::vector<Thread> threads;
-    std::vector<unsigned> order;
+    std::vector<unsigned> order;         // in which they take turns
+    size_t turn = 0;                     // how many of `order` have had this one
+    unsigned resting = 0;                // warps that are left out of it
+    bool moved = false;                  // whether some thread could run in it
     Thread *current = nullptr;
     void *scheduler = nullptr;
     unsigned left = 0, at_barrier = 0;
     unsigned barriers = 0;               // how many the block has passed
     std::vector<unsigned> meetings;      // how often each warp has met
+    std::vector<unsigned> waiting;       // lanes of each warp that wait for others
+    std::vector<unsigned> gone;          // lanes of each warp that have left the kernel, or never were
     Result failed = SUCCESS;
 };
 

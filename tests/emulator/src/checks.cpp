@@ -65,15 +65,13 @@ static void check_device(uintptr_t address, unsigned size, AccessKind kind) {
 }
 
 static void check_other(uintptr_t address, unsigned size, AccessKind kind) {
+    if (address - (uintptr_t)block.arguments.data() < block.arguments.size() * sizeof(void *)) return;
     for (const Range &range : own_ranges) {
         if (address - range.begin < range.end - range.begin) return;
     }
-    for (const std::vector<char> &argument : block.launch->arguments) {
-        if (address - (uintptr_t)argument.data() < argument.size()) return;
-    }
     // Near the stacks: locals of this thread or, through a pointer that was handed round, of another.
     for (unsigned i = 0; i < block.threads.size(); ++i) {
-        if (address - (uintptr_t)stack_at(i) >= STACK_BYTES) continue;
+        if (address - block.threads[i].stack_low >= STACK_BYTES) continue;
         if (&block.threads[i] == block.current) return;
         report("%s %s %u bytes of a local variable of thread (%u,%u,%u)", here().c_str(), verb(kind), size, block.threads[i].index.x,
                block.threads[i].index.y, block.threads[i].index.z);
@@ -89,8 +87,7 @@ static inline void check(const volatile void *pointer, unsigned size, AccessKind
     // Most accesses that are not to device or shared memory are to the own stack.
     uintptr_t stack = (uintptr_t)__builtin_frame_address(0) - address;
     if ((intptr_t)stack < (intptr_t)STACK_BYTES && (intptr_t)stack > -(intptr_t)STACK_BYTES) {
-        uintptr_t low = (uintptr_t)stack_at(block.current->linear);
-        if (address - low < STACK_BYTES) return;
+        if (address - block.current->stack_low < STACK_BYTES) return;
     }
     if (is_device_address(address)) check_device(address, size, kind);
     else if (is_shared(address)) check_shared(address, size, kind);

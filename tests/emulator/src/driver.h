@@ -89,7 +89,8 @@ std::map<uintptr_t, Pinned> &pinned();
 bool is_pinned(uintptr_t address, size_t size);
 
 // --- streams.cpp: deferred operations.
-typedef std::map<int, unsigned> Clock;
+// By the number of the stream, ascending.
+typedef std::vector<std::pair<int, unsigned>> Clock;
 struct Context;
 struct Stream;
 struct Op {

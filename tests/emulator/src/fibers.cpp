@@ -26,7 +26,8 @@ simulated_switch:
     popq %r12
     popq %rbx
     popq %rbp
-    ret
+    popq %rcx
+    jmp *%rcx
 .size simulated_switch, . - simulated_switch
 )");
 static const int SAVED = 6, RETURN_SLOT = 6, FRAME = 8;
@@ -87,8 +88,11 @@ char *stack_at(unsigned index) {
 void *fresh_stack(unsigned index, void (*entry)()) {
     char *low = stack_at(index);
     if (!low) return nullptr;
+    // Stacks lie a multiple of a page apart: were all to begin at their very top, those of a warp would push each other
+    // out of the cache.
+    char *top = low + STACK_BYTES - index % 32 * 128;
     // The top is aligned to 16; after the switch the stack looks as if `entry` had just been called.
-    void **frame = (void **)(low + STACK_BYTES) - FRAME;
+    void **frame = (void **)top - FRAME;
     memset(frame, 0, sizeof(void *) * SAVED);
     frame[RETURN_SLOT] = (void *)entry;
     return frame;

@@ -3,6 +3,7 @@
 // the driver reads and writes the same pages through a second mapping of the file behind both.
 #include "driver.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
@@ -25,6 +26,7 @@ struct Memory {
     size_t cursor = SLOT;
     std::vector<size_t> used;
     std::vector<std::unique_ptr<Allocation>> allocations;
+    std::vector<Allocation *> live; // those that were not freed, oldest first
     uint32_t *slots; // index of the allocation that a slot of the range belongs to, plus 1
 
     Memory() : used(settings().devices, 0) {
@@ -99,12 +101,14 @@ Allocation *allocate(int device, size_t size, bool stream_ordered) {
     m.cursor += span;
     m.used[device] += body;
     m.allocations.push_back(std::move(a));
-    return m.allocations.back().get();
+    m.live.push_back(m.allocations.back().get());
+    return m.live.back();
 }
 
 void release(Allocation &a, const std::string &where) {
     Memory &m = memory();
     a.state = Allocation::Freed;
+    m.live.erase(std::find(m.live.begin(), m.live.end(), &a));
     a.where_freed = where;
     a.touches.clear();
     m.used[a.device] -= round_up(a.size, 256);
@@ -117,8 +121,8 @@ void release(Allocation &a, const std::string &where) {
 
 std::vector<Allocation *> live_allocations(int device) {
     std::vector<Allocation *> live;
-    for (auto &a : memory().allocations) {
-        if (a->state != Allocation::Freed && a->device == device) live.push_back(a.get());
+    for (Allocation *a : memory().live) {
+        if (a->device == device) live.push_back(a);
     }
     return live;
 }

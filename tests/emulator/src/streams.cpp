@@ -17,9 +17,14 @@ static double host_time = 0;
 static std::map<int, std::vector<double>> engine_free;
 static Op *current = nullptr;
 
+static Clock::iterator at(Clock &clock, int stream) {
+    auto place = std::lower_bound(clock.begin(), clock.end(), std::make_pair(stream, 0u));
+    return place != clock.end() && place->first == stream ? place : clock.insert(place, {stream, 0});
+}
+
 static void join(Clock &into, const Clock &from) {
     for (auto &entry : from) {
-        unsigned &known = into[entry.first];
+        unsigned &known = at(into, entry.first)->second;
         known = std::max(known, entry.second);
     }
 }
@@ -53,8 +58,7 @@ OpRef submit(Stream &stream, Engine engine, double nanoseconds, const std::strin
     } else if (stream.blocking) {
         after(stream.context->null_stream->tail);
     }
-    op->sequence = op->clock[stream.id] + 1;
-    op->clock[stream.id] = op->sequence;
+    op->sequence = ++at(op->clock, stream.id)->second;
     std::vector<double> &free = engine_free[op->device];
     free.resize(ENGINES);
     if (engine != NO_ENGINE) op->start = std::max(op->start, free[engine]);
@@ -150,8 +154,8 @@ void run_some() {
 }
 
 static bool ordered(const Touch &earlier, const Op &op) {
-    auto known = op.clock.find(earlier.stream);
-    return known != op.clock.end() && known->second >= earlier.sequence;
+    auto known = std::lower_bound(op.clock.begin(), op.clock.end(), std::make_pair(earlier.stream, earlier.sequence));
+    return known != op.clock.end() && known->first == earlier.stream;
 }
 
 static bool overlap(const Access &a, const Access &b) { return !a.empty() && !b.empty() && a.begin < b.end && b.begin < a.end; }

@@ -5,8 +5,6 @@
 #include "block.h"
 #include "checks.h"
 
-#include "../include/simulated/rounding.h"
-
 #include <cmath>
 #include <cstring>
 
@@ -47,21 +45,37 @@ static int64_t shifted(int64_t value, int by) {
     return value < 0 ? -(int64_t)magnitude : (int64_t)magnitude;
 }
 
-static float one_step(const unsigned *a, const unsigned *b, int count, Format format, float accumulator, int bits_kept) {
+// 2^exponent, of any exponent that an f64 has at full precision.
+static double power_of_two(int exponent) {
+    uint64_t bits = (uint64_t)(exponent + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+// An f64 cut off to f32.
+static float cut_off(double value) {
+    float nearest = (float)value;
+    return std::fabs((double)nearest) > std::fabs(value) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+// An operand, and what it is apart.
+struct Operand { unsigned bits; Parts parts; };
+
+static float one_step(const Operand *a, const Operand *b, int count, Format format, float accumulator, int bits_kept) {
     Parts sum = take_apart(as_bits(accumulator), 8, 23);
     int64_t products[16];
     int exponents[16], top = sum.significand ? sum.exponent : INT32_MIN;
     bool is_finite = sum.is_finite;
     for (int i = 0; i < count; ++i) {
-        Parts x = take_apart(a[i], format.exponent_bits, format.fraction_bits);
-        Parts y = take_apart(b[i], format.exponent_bits, format.fraction_bits);
+        const Parts &x = a[i].parts, &y = b[i].parts;
         products[i] = x.significand * y.significand;
         exponents[i] = x.exponent + y.exponent;
         is_finite = is_finite && x.is_finite && y.is_finite;
         if (products[i] && exponents[i] > top) top = exponents[i];
     }
     if (!is_finite) {
-        for (int i = 0; i < count; ++i) accumulator += widened(a[i], format) * widened(b[i], format);
+        for (int i = 0; i < count; ++i) accumulator += widened(a[i].bits, format) * widened(b[i].bits, format);
         return accumulator;
     }
     if (top == INT32_MIN) return 0;
@@ -71,8 +85,8 @@ static float one_step(const unsigned *a, const unsigned *b, int count, Format fo
         if (products[i]) total += shifted(products[i], exponents[i] - 2 * format.fraction_bits - unit);
     }
     // Fewer than 53 bits: exact until it is cut off.
-    double real = std::ldexp((double)total, unit);
-    return std::fabs(real) >= 0x1p128 ? (real < 0 ? -INFINITY : INFINITY) : simulated_narrow(real, SIMULATED_ZERO);
+    double real = (double)total * power_of_two(unit);
+    return std::fabs(real) >= 0x1p128 ? (real < 0 ? -INFINITY : INFINITY) : cut_off(real);
 }
 
 // D = A B + C over all lanes, A [16, depth], B [depth, 8].
@@ -81,25 +95,26 @@ static void multiply(int kind, SimulatedProduct *const lanes[32]) {
     Format format = is_tf32 ? Format{8, 10} : kind == SIMULATED_MMA_BF16 ? Format{8, 7} : Format{5, 10};
     int depth = is_tf32 ? 8 : 16, step = is_hopper ? depth : depth / 2;
     int bits_kept = (is_hopper ? 25 : 24) - settings().tensor_bits_lost;
-    unsigned a[16][16], b[8][16];
+    Operand a[16][16], b[8][16];
+    auto operand = [&](unsigned bits) { return Operand{bits, take_apart(bits, format.exponent_bits, format.fraction_bits)}; };
     for (int lane = 0; lane < 32; ++lane) {
         const SimulatedProduct &of = *lanes[lane];
         int group = lane / 4, in_group = lane % 4;
         for (int r = 0; r < 4; ++r) {
             int row = group + r % 2 * 8;
             if (is_tf32) {
-                a[row][in_group + r / 2 * 4] = of.a[r] >> 13;
+                a[row][in_group + r / 2 * 4] = operand(of.a[r] >> 13);
             } else {
-                a[row][2 * in_group + r / 2 * 8] = of.a[r] & 0xffff;
-                a[row][2 * in_group + r / 2 * 8 + 1] = of.a[r] >> 16;
+                a[row][2 * in_group + r / 2 * 8] = operand(of.a[r] & 0xffff);
+                a[row][2 * in_group + r / 2 * 8 + 1] = operand(of.a[r] >> 16);
             }
         }
         for (int r = 0; r < 2; ++r) {
             if (is_tf32) {
-                b[group][in_group + r * 4] = of.b[r] >> 13;
+                b[group][in_group + r * 4] = operand(of.b[r] >> 13);
             } else {
-                b[group][2 * in_group + r * 8] = of.b[r] & 0xffff;
-                b[group][2 * in_group + r * 8 + 1] = of.b[r] >> 16;
+                b[group][2 * in_group + r * 8] = operand(of.b[r] & 0xffff);
+                b[group][2 * in_group + r * 8 + 1] = operand(of.b[r] >> 16);
             }
         }
     }
