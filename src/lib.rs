@@ -37,6 +37,8 @@
 //! | vectors, a codebook for every group of columns | the same | [`quantize_groups`] |
 //! | vectors, codebook, labels | gradients of these losses | [`vector_gradient`], [`codebook_gradient`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
+//! | vectors | short codes, a number for each of m parts | [`ProductQuantizer`] |
+//! | such codes, queries | the nearest of them | [`ProductQuantizer::search`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
 //! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
 //! | a `.npy` or `.safetensors` file | its rows, block by block | [`io::npy`] |
@@ -81,6 +83,7 @@ mod kmeans;
 mod matrix;
 mod metrics;
 mod quantizer;
+mod search;
 
 pub use backend::{
     AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, Sums, TopK, accumulate, assign,
@@ -96,4 +99,6 @@ pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::groups::quantize_groups;
 pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
+pub use quantizer::product::ProductQuantizer;
 pub use quantizer::vector::{Quantized, quantize};
+pub use search::adc::Neighbors;

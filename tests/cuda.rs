@@ -8,8 +8,8 @@ mod simulated;
 
 use codeword::backend::reference;
 use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, MatrixView, NonFinite, Precision, SENTINEL,
-    assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize,
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, KMeans, Matrix, MatrixView, NonFinite, Precision,
+    ProductQuantizer, SENTINEL, assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
 use simulated::Machine;
@@ -424,6 +424,23 @@ fn losses_and_metrics_equal_the_cpus() {
             metrics(x.view(), &gpu, &got.assignment.labels).unwrap(),
             metrics(x.view(), &cpu, &expected.assignment.labels).unwrap()
         );
+    });
+}
+
+#[test]
+fn a_product_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_does() {
+    Machine::new().pass("a_product_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_does", || {
+        let mut numbers = Numbers::new(38);
+        let (n, m, d) = (70, 3, 6);
+        let (x, queries) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(4 * d), 4, d));
+        let params = KMeans::new(5).iterations(2).seed(1);
+        let on = |device: &Device| {
+            let quantizer = ProductQuantizer::train(x.view(), m, &params, device).unwrap();
+            let codes = quantizer.encode(x.view()).unwrap();
+            let found = quantizer.search(&codes, queries.view(), 20).unwrap();
+            (quantizer.decode(&codes).unwrap(), codes, found)
+        };
+        assert!(on(&cuda()) == on(&Device::cpu()));
     });
 }
 

@@ -133,6 +133,14 @@ impl KMeans {
         KMeans { seed, ..self }
     }
 
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    pub(crate) fn raise_seed(self, by: u64) -> KMeans {
+        KMeans { seed: self.seed.wrapping_add(by), ..self }
+    }
+
     /// How many runs to make, each with another start; the one with the lowest inertia counts, the first among equals.
     pub fn n_init(self, n_init: usize) -> KMeans {
         KMeans { n_init, ..self }

@@ -2,4 +2,6 @@
 
 pub mod groups;
 pub mod loss;
+pub mod packed;
+pub mod product;
 pub mod vector;

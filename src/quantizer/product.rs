@@ -1,0 +1,257 @@
+//! Product quantization: vectors cut into m sub-vectors, each with a codebook of its own (Jegou, Douze, Schmid 2011).
+
+use super::packed::Packed;
+use crate::backend::{AssignOptions, SENTINEL, assign_into, decode_into};
+use crate::codebook::Codebook;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kmeans::KMeans;
+use crate::matrix::{Element, Matrix, MatrixView};
+use crate::quantizer::groups::in_columns_from;
+use std::fmt::Write as _;
+
+/// Vectors that are encoded or decoded at a time: their labels stay in the caches.
+const BLOCK: usize = 16384;
+
+/// m sub-quantizers of k codewords, `[m, k, d/m]`: sub-quantizer s takes columns s d/m to (s + 1) d/m of a vector and
+/// names its nearest codeword by a number of b bits, the least that hold k - 1.
+///
+/// # Codes
+///
+/// The code of a vector is [`code_size`](ProductQuantizer::code_size) = ceil(m b / 8) bytes: the m numbers one after
+/// the other, each from its lowest bit, from the lowest bit of the first byte on; what is left of the last byte is 0.
+/// With 256 codewords that is a byte for each sub-quantizer, with 65,536 a little-endian u16. It is the layout of faiss.
+///
+/// ```
+/// use codeword::{Device, KMeans, MatrixView, ProductQuantizer};
+/// let values: Vec<f32> = (0..400).map(|i| ((i * 37) % 101) as f32).collect();
+/// let x = MatrixView::new(&values, 100, 4)?;
+///
+/// // Two sub-quantizers of 16 codewords: a byte for a vector of four floats.
+/// let quantizer = ProductQuantizer::train(x, 2, &KMeans::new(16), &Device::best())?;
+/// let codes = quantizer.encode(x)?;
+/// assert_eq!((quantizer.code_size(), codes.len()), (1, 100));
+/// assert_eq!(quantizer.encode(quantizer.decode(&codes)?.view())?, codes);
+///
+/// let query = MatrixView::new(&values[..4], 1, 4)?;
+/// let nearest = quantizer.search(&codes, query, 10)?;
+/// assert_eq!(nearest.ids.len(), 10);
+/// # Ok::<(), codeword::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ProductQuantizer {
+    codebooks: Vec<Codebook>,
+    packed: Packed,
+}
+
+impl ProductQuantizer {
+    /// Sub-quantizers with given codebooks, one after the other in `codewords`, `[m k, d/m]`.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where m does not divide the number of codewords, or k is not 1 to 65,536.
+    /// - Those of [`Codebook::new`]; a codeword that is not finite is named by its row of `codewords`.
+    pub fn new<T: Element>(codewords: MatrixView<'_, T>, m: usize, device: &Device) -> Result<ProductQuantizer> {
+        const OP: &str = "ProductQuantizer::new";
+        let rows = codewords.rows();
+        if m == 0 || !rows.is_multiple_of(m) {
+            let expected = format!("a divisor of the {rows} codewords");
+            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got: m.to_string() });
+        }
+        let k = rows / m;
+        let packed = Packed::new(OP, m, k)?;
+        let codebook = |s: usize| {
+            Codebook::new(codewords.block(s * k..(s + 1) * k), device).map_err(|error| match error {
+                Error::NonFinite { op, what, row, col, got, way_out } => {
+                    Error::NonFinite { op, what, row: s * k + row, col, got, way_out }
+                }
+                error => error,
+            })
+        };
+        Ok(ProductQuantizer { codebooks: (0..m).map(codebook).collect::<Result<_>>()?, packed })
+    }
+
+    /// Learns m sub-quantizers from the rows of `x`, `[n, d]`, each by k-means on its columns with these parameters, the
+    /// seed raised by its number.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where m does not divide d, or k is not 1 to 65,536.
+    /// - Those of [`KMeans::fit`].
+    pub fn train<T: Element>(
+        x: MatrixView<'_, T>,
+        m: usize,
+        params: &KMeans,
+        device: &Device,
+    ) -> Result<ProductQuantizer> {
+        const OP: &str = "ProductQuantizer::train";
+        let d = x.cols();
+        if m == 0 || !d.is_multiple_of(m) {
+            let got = with_divisors(m, d);
+            let expected = format!("a divisor of the {d} dimensions; append columns of zeros for others");
+            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got });
+        }
+        let packed = Packed::new(OP, m, params.k())?;
+        let width = d / m;
+        let learn = |s: usize| {
+            let params = params.clone().raise_seed(s as u64);
+            let fit = params.fit(x.columns(s * width..(s + 1) * width)?, device);
+            Ok(fit.map_err(|error| in_columns_from(s * width, error))?.codebook)
+        };
+        Ok(ProductQuantizer { codebooks: (0..m).map(learn).collect::<Result<_>>()?, packed })
+    }
+
+    /// Number of sub-quantizers.
+    pub fn m(&self) -> usize {
+        self.codebooks.len()
+    }
+
+    /// Codewords of each.
+    pub fn k(&self) -> usize {
+        self.packed.k()
+    }
+
+    /// Dimensions of a vector.
+    pub fn d(&self) -> usize {
+        self.m() * self.codebooks[0].d()
+    }
+
+    /// Bits of the number of a codeword.
+    pub fn bits(&self) -> u32 {
+        self.packed.bits()
+    }
+
+    /// Bytes of the code of a vector.
+    pub fn code_size(&self) -> usize {
+        self.packed.code_size()
+    }
+
+    /// The codebooks of the sub-quantizers.
+    pub fn codebooks(&self) -> &[Codebook] {
+        &self.codebooks
+    }
+
+    /// The codes of the rows of `x`, `[n, d]`: in each part the exactly nearest codeword, the lowest among equals. The
+    /// same bytes with every instruction set, thread count, device and split into batches.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `x` has not d columns.
+    /// - [`Error::NonFinite`] naming a row and column that hold a NaN or an infinity.
+    /// - [`Error::Cuda`] where a device fails.
+    pub fn encode<T: Element>(&self, x: MatrixView<'_, T>) -> Result<Vec<u8>> {
+        const OP: &str = "ProductQuantizer::encode";
+        self.check_columns(OP, x.cols())?;
+        let (n, m, width) = (x.rows(), self.m(), self.codebooks[0].d());
+        let mut codes = vec![0; checked(OP, n, self.code_size())?];
+        let block = BLOCK.min(n);
+        let (mut labels, mut sq_distances) = (vec![SENTINEL; m * block], vec![0.0; block]);
+        for (i, codes) in codes.chunks_mut(self.code_size() * BLOCK).enumerate() {
+            let first = i * BLOCK;
+            let rows = x.block(first..n.min(first + BLOCK));
+            let count = rows.rows();
+            for (s, (codebook, labels)) in self.codebooks.iter().zip(labels.chunks_mut(block)).enumerate() {
+                let part = rows.columns(s * width..(s + 1) * width)?;
+                let (labels, sq_distances) = (&mut labels[..count], &mut sq_distances[..count]);
+                assign_into(part, codebook, AssignOptions::default(), labels, sq_distances)
+                    .map_err(|error| in_columns_from(s * width, in_rows_from(OP, first, error)))?;
+            }
+            self.packed.pack_columns(&labels, block, codes);
+        }
+        Ok(codes)
+    }
+
+    /// The vectors that `codes` stand for, `[n, d]`.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `codes` is not a whole number of codes.
+    /// - [`Error::CodeOutOfRange`] with the first position among all m n numbers that names no codeword.
+    /// - [`Error::Cuda`] where a device fails.
+    pub fn decode(&self, codes: &[u8]) -> Result<Matrix<f32>> {
+        const OP: &str = "ProductQuantizer::decode";
+        let n = self.count(OP, codes)?;
+        self.packed.check(OP, codes)?;
+        let (d, width) = (self.d(), self.codebooks[0].d());
+        let mut out = vec![0.0; checked(OP, n, d)?];
+        let block = BLOCK.min(n);
+        let (mut numbers, mut part) = (vec![0; block], vec![0.0; block * width]);
+        for (codes, out) in codes.chunks(self.code_size() * BLOCK).zip(out.chunks_mut(d * BLOCK)) {
+            let count = codes.len() / self.code_size();
+            for (s, codebook) in self.codebooks.iter().enumerate() {
+                let (numbers, part) = (&mut numbers[..count], &mut part[..count * width]);
+                self.packed.unpack_column(codes, s, numbers);
+                decode_into(numbers, codebook, part)?;
+                for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
+                    out[s * width..][..width].copy_from_slice(part);
+                }
+            }
+        }
+        Matrix::new(out, n, d)
+    }
+
+    /// The numbers of the codewords, `[n, m]`, as codes.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where there are not m for each vector.
+    /// - [`Error::CodeOutOfRange`] naming the first that names no codeword.
+    pub fn pack(&self, numbers: &[u32]) -> Result<Vec<u8>> {
+        self.packed.pack("ProductQuantizer::pack", numbers)
+    }
+
+    /// The numbers of the codewords, `[n, m]`, that make up `codes`.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `codes` is not a whole number of codes.
+    pub fn unpack(&self, codes: &[u8]) -> Result<Vec<u32>> {
+        self.count("ProductQuantizer::unpack", codes)?;
+        Ok(self.packed.unpack(codes))
+    }
+
+    pub(crate) fn packed(&self) -> Packed {
+        self.packed
+    }
+
+    pub(crate) fn check_columns(&self, op: &'static str, cols: usize) -> Result<()> {
+        if cols != self.d() {
+            let expected =
+                format!("vectors of {} columns, {} for each of {} parts", self.d(), self.d() / self.m(), self.m());
+            return Err(Error::Shape { op, expected, got: cols.to_string() });
+        }
+        Ok(())
+    }
+
+    /// How many codes these are.
+    pub(crate) fn count(&self, op: &'static str, codes: &[u8]) -> Result<usize> {
+        let size = self.code_size();
+        if !codes.len().is_multiple_of(size) {
+            let expected = format!("codes of {size} bytes each");
+            return Err(Error::Shape { op, expected, got: format!("{} bytes", codes.len()) });
+        }
+        Ok(codes.len() / size)
+    }
+}
+
+/// m, and what it might have been.
+fn with_divisors(m: usize, d: usize) -> String {
+    let mut text = format!("{m} (those up to 128:");
+    for divisor in (1..=d.min(128)).filter(|&divisor| d.is_multiple_of(divisor)) {
+        // Writing to a text does not fail.
+        let _ = write!(text, " {divisor}");
+    }
+    text + ")"
+}
+
+fn checked(op: &'static str, n: usize, size: usize) -> Result<usize> {
+    n.checked_mul(size).ok_or_else(|| Error::Shape {
+        op,
+        expected: "a result that can be addressed".into(),
+        got: format!("{n} x {size}"),
+    })
+}
+
+/// What went wrong with a block of rows, told of all of them.
+pub(crate) fn in_rows_from(op: &'static str, first: usize, error: Error) -> Error {
+    match error {
+        Error::NonFinite { what, row, col, got, .. } => {
+            Error::NonFinite { op, what, row: first + row, col, got, way_out: "remove the vector" }
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,3 @@
+//! Search among vectors of which only codes are kept.
+
+pub mod adc;

@@ -1,0 +1,306 @@
+//! Product quantization against what faiss made of real data, exact arithmetic, and codes packed bit by bit.
+
+mod common;
+
+use codeword::backend::reference;
+use codeword::{Device, Error, KMeans, Matrix, MatrixView, ProductQuantizer, bf16, f16};
+use common::{Numbers, assert_same_bits, data, matrix};
+
+/// Sub-quantizers of random codewords.
+fn random(numbers: &mut Numbers, m: usize, k: usize, width: usize) -> (Matrix<f32>, ProductQuantizer) {
+    let codewords = matrix(numbers.gaussians(m * k * width), m * k, width);
+    let quantizer = ProductQuantizer::new(codewords.view(), m, &Device::cpu()).unwrap();
+    (codewords, quantizer)
+}
+
+/// Columns of some rows as a matrix of their own.
+fn cut(x: MatrixView<'_, f32>, columns: std::ops::Range<usize>) -> Matrix<f32> {
+    let values = (0..x.rows()).flat_map(|i| x.row(i)[columns.clone()].to_vec()).collect();
+    matrix(values, x.rows(), columns.len())
+}
+
+/// Rows of a matrix as a view of their own.
+fn rows(x: &Matrix<f32>, range: std::ops::Range<usize>) -> MatrixView<'_, f32> {
+    let d = x.cols();
+    MatrixView::new(&x.as_slice()[range.start * d..range.end * d], range.len(), d).unwrap()
+}
+
+/// Numbers as a row of bits, the lowest first, in whole bytes for each vector.
+fn packed_bit_by_bit(numbers: &[u32], m: usize, bits: usize) -> Vec<u8> {
+    let mut codes = Vec::new();
+    for of_vector in numbers.chunks(m) {
+        let bits: Vec<u8> = of_vector.iter().flat_map(|&n| (0..bits).map(move |b| (n >> b & 1) as u8)).collect();
+        codes.extend(bits.chunks(8).map(|byte| byte.iter().enumerate().map(|(b, bit)| bit << b).sum::<u8>()));
+    }
+    codes
+}
+
+fn sq_l2(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
+}
+
+#[test]
+fn codes_are_the_nearest_codewords_in_as_few_bits_as_they_need() {
+    let mut numbers = Numbers::new(71);
+    for (m, k, bits) in [
+        (3, 1, 1),
+        (9, 2, 1),
+        (5, 3, 2),
+        (7, 16, 4),
+        (4, 17, 5),
+        (3, 100, 7),
+        (6, 256, 8),
+        (5, 300, 9),
+        (2, 4096, 12),
+        (3, 40000, 16),
+    ] {
+        let (n, width) = (if k > 1000 { 20 } else { 90 }, 3);
+        let (codewords, quantizer) = random(&mut numbers, m, k, width);
+        assert_eq!((quantizer.m(), quantizer.k(), quantizer.d(), quantizer.bits()), (m, k, 3 * m, bits));
+        assert_eq!(quantizer.code_size(), (m * bits as usize).div_ceil(8));
+        let x = matrix(numbers.gaussians(n * m * width), n, m * width);
+        let mut expected = vec![0; n * m];
+        for s in 0..m {
+            let part = cut(x.view(), s * width..(s + 1) * width);
+            let (labels, _) = reference::nearest(part.view(), rows(&codewords, s * k..(s + 1) * k));
+            labels.iter().enumerate().for_each(|(i, &label)| expected[i * m + s] = label);
+        }
+        let codes = quantizer.encode(x.view()).unwrap();
+        assert_eq!(codes, packed_bit_by_bit(&expected, m, bits as usize), "m={m}, k={k}");
+        assert_eq!(quantizer.unpack(&codes).unwrap(), expected);
+        assert_eq!(quantizer.pack(&expected).unwrap(), codes);
+
+        let decoded = quantizer.decode(&codes).unwrap();
+        for (i, of_vector) in expected.chunks(m).enumerate() {
+            for (s, &number) in of_vector.iter().enumerate() {
+                let codeword = codewords.view().row(s * k + number as usize);
+                assert_eq!(&decoded.view().row(i)[s * width..][..width], codeword);
+            }
+        }
+        // Codewords are all different.
+        assert_eq!(quantizer.encode(decoded.view()).unwrap(), codes, "m={m}, k={k}: of decoded vectors");
+    }
+}
+
+#[test]
+fn elements_of_16_bits_gaps_between_rows_batches_and_threads_change_no_byte() {
+    let mut numbers = Numbers::new(72);
+    // More rows than are encoded at a time.
+    let (n, m, k, width) = (common::scaled(40_000), 4, 20, 2);
+    let (_, quantizer) = random(&mut numbers, m, k, width);
+    let few = numbers.gaussians(1009 * 9);
+    let values: Vec<bf16> = (0..n * 9).map(|i| bf16::from_f32(few[i % few.len()])).collect();
+    let x = MatrixView::new(&values, n, 9).unwrap().columns(1..9).unwrap();
+    let wide = matrix((0..n).flat_map(|i| x.row(i).iter().map(|v| v.to_f32())).collect(), n, 8);
+    let expected = quantizer.encode(wide.view()).unwrap();
+    assert_eq!(quantizer.encode(x).unwrap(), expected);
+    let in_parts: Vec<u8> =
+        (0..n).step_by(777).flat_map(|i| quantizer.encode(rows(&wide, i..n.min(i + 777))).unwrap()).collect();
+    assert_eq!(in_parts, expected);
+    let found = quantizer.search(&expected, rows(&wide, 0..3), 50).unwrap();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| quantizer.encode(wide.view()).unwrap()), expected, "{threads} threads");
+        assert!(pool.install(|| quantizer.search(&expected, rows(&wide, 0..3), 50).unwrap()) == found);
+    }
+    let halves: Vec<f16> = (0..24).map(|i| f16::from_f32(i as f32 / 8.0)).collect();
+    let halves = MatrixView::new(&halves, 3, 8).unwrap();
+    let wide = matrix((0..24).map(|i| i as f32 / 8.0).collect(), 3, 8);
+    assert_eq!(quantizer.encode(halves).unwrap(), quantizer.encode(wide.view()).unwrap());
+}
+
+#[test]
+fn a_search_finds_all_nearest_codes_by_the_documented_sums_with_ties_in_order() {
+    let mut numbers = Numbers::new(73);
+    for (m, k, n, r) in [
+        (1, 256, 700, 700),
+        (5, 256, 1003, 40),
+        (8, 256, 70_001, 100),
+        (3, 300, 500, 7),
+        (7, 16, 500, 9),
+        (4, 5, 333, 333),
+    ] {
+        let n = common::scaled(n).max(r.min(n));
+        let r = r.min(n);
+        let width = 2;
+        // Whole numbers: distances are often equal.
+        let codewords = matrix(numbers.integers(m * k * width, 3), m * k, width);
+        let quantizer = ProductQuantizer::new(codewords.view(), m, &Device::cpu()).unwrap();
+        let codes: Vec<u32> = (0..n * m).map(|_| numbers.below(k) as u32).collect();
+        let queries = matrix((0..70 * m * width).map(|_| numbers.gaussian()).collect(), 70, m * width);
+        let count = if n > 10_000 { 3 } else { 70 };
+        let packed = quantizer.pack(&codes).unwrap();
+        let got = quantizer.search(&packed, rows(&queries, 0..count), r).unwrap();
+        let tables = quantizer.lut(rows(&queries, 0..count)).unwrap();
+        for q in 0..count {
+            let mut table = Vec::new();
+            for s in 0..m {
+                let part = cut(rows(&queries, q..q + 1), s * width..(s + 1) * width);
+                let distances = reference::pairwise(part.view(), rows(&codewords, s * k..(s + 1) * k));
+                table.extend(distances);
+            }
+            assert_same_bits("table", &tables[q * m * k..][..m * k], &table);
+            let distance = |code: &[u32]| {
+                code.iter().enumerate().fold(0.0f32, |sum, (s, &number)| sum + table[s * k + number as usize])
+            };
+            let mut all: Vec<(f32, u32)> = codes.chunks(m).map(distance).zip(0..).collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let (expected, ids): (Vec<f32>, Vec<u32>) = all[..r].iter().copied().unzip();
+            assert_eq!(got.ids[q * r..][..r], ids, "m={m}, k={k}, query {q}");
+            assert_same_bits("distances", &got.sq_distances[q * r..][..r], &expected);
+        }
+    }
+}
+
+#[test]
+fn distances_are_those_to_the_decoded_vectors() {
+    let mut numbers = Numbers::new(74);
+    let (n, m, width) = (400, 6, 4);
+    let (_, quantizer) = random(&mut numbers, m, 256, width);
+    let x = matrix(numbers.gaussians(n * m * width), n, m * width);
+    let queries = matrix(numbers.gaussians(5 * m * width), 5, m * width);
+    let codes = quantizer.encode(x.view()).unwrap();
+    let decoded = quantizer.decode(&codes).unwrap();
+    let got = quantizer.search(&codes, queries.view(), n).unwrap();
+    let (mut of_distances, mut of_vectors) = (0.0, 0.0);
+    for q in 0..5 {
+        for (&id, &sq_distance) in got.ids[q * n..][..n].iter().zip(&got.sq_distances[q * n..]) {
+            let (query, id) = (queries.view().row(q), id as usize);
+            let real = sq_l2(query, decoded.view().row(id));
+            // m entries rounded once each, and m sums of them.
+            assert!((f64::from(sq_distance) - real).abs() <= 2.0 * m as f64 * 2f64.powi(-24) * real);
+            of_distances += (sq_l2(query, x.view().row(id)).sqrt() - f64::from(sq_distance).sqrt()).powi(2);
+            of_vectors += sq_l2(x.view().row(id), decoded.view().row(id));
+        }
+    }
+    // Jegou, Douze, Schmid 2011, section III-C: the error of distances is at most that of the quantizer.
+    assert!(of_distances <= of_vectors, "{of_distances} {of_vectors}");
+}
+
+#[test]
+fn siftsmall_is_encoded_and_searched_as_faiss_does() {
+    let Some(_) = data::folder() else { return };
+    let (x, queries) = (data::f32_matrix("siftsmall/base_f32.npy"), data::f32_matrix("siftsmall/query_f32.npy"));
+    for m in [8, 16] {
+        let (codewords, shape) = data::array::<f32>(&format!("faiss_ref/pq_m{m}_codebook_f32.npy"));
+        assert_eq!(shape, [m, 256, 128 / m]);
+        let quantizer = ProductQuantizer::new(matrix(codewords, m * 256, 128 / m).view(), m, &Device::cpu()).unwrap();
+        let (expected, _) = data::array::<u8>(&format!("faiss_ref/pq_m{m}_codes_u8.npy"));
+        let codes = quantizer.encode(x.view()).unwrap();
+        let differences = codes.iter().zip(&expected).filter(|(a, b)| a != b).count();
+        assert_eq!((codes.len(), differences), (expected.len(), 0), "m={m}");
+
+        let got = quantizer.search(&codes, queries.view(), 100).unwrap();
+        let (ids, _) = data::array::<i32>(&format!("faiss_ref/pq_m{m}_adc_top100_ids_i32.npy"));
+        let (distances, _) = data::array::<f32>(&format!("faiss_ref/pq_m{m}_adc_top100_dist_f32.npy"));
+        let decoded = quantizer.decode(&codes).unwrap();
+        let mut compared = 0;
+        for q in 0..queries.rows() {
+            let real = |id: u32| sq_l2(queries.view().row(q), decoded.view().row(id as usize));
+            let of_query = &got.ids[q * 100..][..100];
+            for p in 0..100 {
+                let (ours, theirs) = (f64::from(got.sq_distances[q * 100 + p]), f64::from(distances[q * 100 + p]));
+                assert!((ours - theirs).abs() <= 1e-5 * theirs, "m={m}, query {q}, place {p}: {ours}, faiss {theirs}");
+                // The last has no neighbour to compare with.
+                let apart = |a: u32, b: u32| (real(a) - real(b)).abs() > 1e-6 * real(a);
+                let before = p == 0 || apart(of_query[p], of_query[p - 1]);
+                if before && p < 99 && apart(of_query[p], of_query[p + 1]) {
+                    assert_eq!(i64::from(of_query[p]), i64::from(ids[q * 100 + p]), "m={m}, query {q}, place {p}");
+                    compared += 1;
+                }
+            }
+        }
+        println!("m={m}: {compared} of 10000 places are apart from their neighbours, all with the ids of faiss");
+        assert!(compared > 9000, "{compared}");
+    }
+}
+
+#[test]
+fn siftsmall_is_learned_as_well_as_faiss_learns_it() {
+    let Some(_) = data::folder() else { return };
+    if common::is_small() {
+        println!("skipped: the figures are those of all rows");
+        return;
+    }
+    let (x, queries) = (data::f32_matrix("siftsmall/base_f32.npy"), data::f32_matrix("siftsmall/query_f32.npy"));
+    let (truth, _) = data::array::<i32>("siftsmall/groundtruth_i32.npy");
+    // faiss-cpu 1.15.1, 25 iterations, learned from the same rows, the mean of 8 seeds (golden/pq_recall.py): mean squared
+    // error of a vector, and the share of the queries whose nearest vector comes first.
+    for (m, k, expected, first) in [(8, 256, 21941.0, 0.520), (16, 16, 32684.0, 0.410)] {
+        let (mut error, mut found) = (0.0, 0);
+        for seed in 0..5 {
+            let quantizer =
+                ProductQuantizer::train(x.view(), m, &KMeans::new(k).seed(100 * seed), &Device::cpu()).unwrap();
+            let codes = quantizer.encode(x.view()).unwrap();
+            let decoded = quantizer.decode(&codes).unwrap();
+            error += (0..x.rows()).map(|i| sq_l2(x.view().row(i), decoded.view().row(i))).sum::<f64>();
+            let got = quantizer.search(&codes, queries.view(), 1).unwrap();
+            found += got.ids.iter().enumerate().filter(|&(q, &id)| truth[q * 100] as u32 == id).count();
+        }
+        let (error, recall) = (error / (5 * x.rows()) as f64, found as f64 / 500.0);
+        println!(
+            "{m} x {k}: error {error:.0}, faiss {expected} ({:+.2} %); R@1 {recall:.3}, faiss {first}",
+            100.0 * (error / expected - 1.0)
+        );
+        assert!(error <= 1.01 * expected, "{m} x {k}: {error}, faiss {expected}");
+        assert!(recall >= first - 0.03, "{m} x {k}: {recall}, faiss {first}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_would() {
+    let cpu = Device::cpu();
+    let numbers: Vec<f32> = (0..48).map(|i| i as f32).collect();
+    let x = matrix(numbers.clone(), 8, 6);
+    let text = |error: Error| error.to_string();
+    let train = |m, k| text(ProductQuantizer::train(x.view(), m, &KMeans::new(k), &cpu).err().unwrap());
+    assert_eq!(
+        train(4, 2),
+        "ProductQuantizer::train: m must be a divisor of the 6 dimensions; append columns of zeros for others, got 4 (those \
+         up to 128: 1 2 3 6)"
+    );
+    assert!(train(0, 2).contains("m must be a divisor"));
+    assert!(train(2, 70_000).contains("k must be 1 to 65536, for codes of 1 to 16 bits, got 70000"));
+    assert!(train(2, 9).contains("9"), "more codewords than rows");
+    let new = |m| text(ProductQuantizer::new(x.view(), m, &cpu).err().unwrap());
+    assert_eq!(new(3), "ProductQuantizer::new: m must be a divisor of the 8 codewords, got 3");
+    assert!(new(0).contains("m must be"));
+    let mut bad = numbers.clone();
+    bad[40] = f32::NAN;
+    let bad = matrix(bad, 8, 6);
+    let error = text(ProductQuantizer::new(bad.view(), 2, &cpu).err().unwrap());
+    assert!(error.contains("codeword 6 holds NaN in column 4"), "{error}");
+    let error = text(ProductQuantizer::train(bad.view(), 2, &KMeans::new(2), &cpu).err().unwrap());
+    assert!(error.contains("vector 6 holds NaN in column 4"), "{error}");
+
+    // Two parts of three columns, three codewords: two bits each, one of the four names no codeword.
+    let quantizer = ProductQuantizer::new(matrix(numbers[..18].to_vec(), 6, 3).view(), 2, &cpu).unwrap();
+    let error = text(quantizer.encode(bad.view()).err().unwrap());
+    assert!(error.contains("vector 6 holds NaN in column 4"), "{error}");
+    let error = text(quantizer.search(&[0; 4], bad.view(), 1).err().unwrap());
+    assert!(error.contains("vector 6 holds NaN in column 4"), "{error}");
+    let narrow = MatrixView::new(&numbers[..5], 1, 5).unwrap();
+    let error = text(quantizer.encode(narrow).err().unwrap());
+    assert!(error.contains("vectors of 6 columns, 3 for each of 2 parts, got 5"), "{error}");
+    for (codes, position) in [(vec![0, 0b1100, 0b11], 3), (vec![0, 0, 0b11], 4)] {
+        let expected =
+            |error: Error| matches!(error, Error::CodeOutOfRange { position: p, code: 3, k: 3, .. } if p == position);
+        assert!(expected(quantizer.decode(&codes).unwrap_err()), "{codes:?}");
+        assert!(expected(quantizer.search(&codes, x.view(), 1).unwrap_err()), "{codes:?}");
+    }
+    assert!(matches!(quantizer.pack(&[0, 2, 3, 0]), Err(Error::CodeOutOfRange { position: 2, code: 3, k: 3, .. })));
+    assert!(matches!(quantizer.pack(&[0, 2, 1]), Err(Error::Shape { .. })));
+    for r in [0, 4] {
+        let error = text(quantizer.search(&[0; 3], x.view(), r).err().unwrap());
+        assert!(error.contains(&format!("r must be 1 to the 3 codes there are, got {r}")), "{error}");
+    }
+    // Bytes of two and a half codes.
+    let long = ProductQuantizer::new(matrix(numbers[..12].to_vec(), 12, 1).view(), 12, &cpu).unwrap();
+    assert_eq!(long.code_size(), 2);
+    assert!(matches!(long.decode(&[0; 5]), Err(Error::Shape { .. })));
+    // Nothing at all is no error.
+    let empty = MatrixView::new(&[] as &[f32], 0, 6).unwrap();
+    assert_eq!(quantizer.encode(empty).unwrap(), [0u8; 0]);
+    assert_eq!(quantizer.decode(&[]).unwrap().rows(), 0);
+    assert!(quantizer.search(&[0; 3], empty, 2).unwrap().ids.is_empty());
+}
