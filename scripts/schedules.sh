@@ -49,12 +49,13 @@ run_seed() {
     local seed="$1" began=$SECONDS here="target/schedules/$1" never tests
     mkdir -p "$here"
     touch "$here/start"
-    if ! CODEWORD_SIM_SEED="$seed" cargo test --quiet "${programs[@]}" -- --test-threads 1 "${skips[@]}" >"$here/log" 2>&1; then
+    if ! CODEWORD_SIM_SEED="$seed" cargo test --quiet "${programs[@]}" -- --test-threads 2 "${skips[@]}" >"$here/log" 2>&1; then
         cat "$here/log"
         echo "schedules: FAILED with CODEWORD_SIM_SEED=$seed" >&2
         return 1
     fi
-    # Entry points of the kernels without a record (tests/common/simulated/launched.rs) of this time.
+    # Entry points of the kernels without a record (tests/common/simulated/launched.rs) since this began: the
+    # seed beside it runs the same tests.
     never="$(comm -23 <(sed -n 's/^\.visible \.entry \(\w*\).*/\1/p' kernels/ptx/*.ptx | sort -u) \
         <(find target/emulator/launched -type f -newer "$here/start" -exec cat {} + | sort -u))"
     if [ -n "$never" ]; then
@@ -65,11 +66,11 @@ run_seed() {
     echo "schedules: seed $seed, $tests tests, $((SECONDS - began)) s"
 }
 
-# Two at a time, each on one core: its tests are not all as long.
+# Two at a time: what one leaves of the cores, at the end of a program of tests, the other takes.
 for ((seed = 0; seed < seeds; seed += 2)); do
     run_seed "$seed" &
     if ((seed + 1 < seeds)) && ! run_seed $((seed + 1)); then
-        kill %% 2>/dev/null || true
+        wait $! || true
         exit 1
     fi
     wait $!

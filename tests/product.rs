@@ -273,6 +273,21 @@ fn what_does_not_fit_is_refused_with_what_would() {
     let error = text(ProductQuantizer::train(bad.view(), 2, &KMeans::new(2), &cpu).err().unwrap());
     assert!(error.contains("vector 6 holds NaN in column 4"), "{error}");
 
+    // The first row of all, not of the first part.
+    let mut late = numbers.clone();
+    (late[7 * 6], late[2 * 6 + 5]) = (f32::NAN, f32::INFINITY);
+    let late = matrix(late, 8, 6);
+    let two = ProductQuantizer::new(matrix(numbers[..18].to_vec(), 6, 3).view(), 2, &cpu).unwrap();
+    for error in [
+        two.encode(late.view()).err(),
+        two.lut(late.view()).err(),
+        two.search(&[0; 3], late.view(), 1).err(),
+        ProductQuantizer::train(late.view(), 2, &KMeans::new(2), &cpu).err(),
+    ] {
+        let error = text(error.unwrap());
+        assert!(error.contains("vector 2 holds inf in column 5"), "{error}");
+    }
+
     // Two parts of three columns, three codewords: two bits each, one of the four names no codeword.
     let quantizer = ProductQuantizer::new(matrix(numbers[..18].to_vec(), 6, 3).view(), 2, &cpu).unwrap();
     let error = text(quantizer.encode(bad.view()).err().unwrap());

@@ -405,7 +405,7 @@ pub(crate) fn check_weights(op: &'static str, rows: usize, weights: &[f32]) -> R
     }
 }
 
-fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
+pub(crate) fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
     // A vector cannot hold more than isize::MAX bytes.
     rows.checked_mul(cols).filter(|&len| len <= isize::MAX as usize / 8).ok_or_else(|| Error::Shape {
         op,

@@ -84,7 +84,7 @@ pub fn quantize_groups<T: Element>(
 }
 
 /// What went wrong with a group of columns, told of the whole row.
-pub(crate) fn in_columns_from(start: usize, error: Error) -> Error {
+fn in_columns_from(start: usize, error: Error) -> Error {
     match error {
         Error::NonFinite { op, what, row, col, got, way_out } => {
             Error::NonFinite { op, what, row, col: start + col, got, way_out }

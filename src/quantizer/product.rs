@@ -1,13 +1,12 @@
 //! Product quantization: vectors cut into m sub-vectors, each with a codebook of its own (Jegou, Douze, Schmid 2011).
 
 use super::packed::Packed;
-use crate::backend::{AssignOptions, SENTINEL, assign_into, decode_into};
+use crate::backend::{AssignOptions, SENTINEL, assign_into, checked_len, decode_into, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kmeans::KMeans;
 use crate::matrix::{Element, Matrix, MatrixView};
-use crate::quantizer::groups::in_columns_from;
 use std::fmt::Write as _;
 
 /// Vectors that are encoded or decoded at a time: their labels stay in the caches.
@@ -94,7 +93,7 @@ impl ProductQuantizer {
         let learn = |s: usize| {
             let params = params.clone().raise_seed(s as u64);
             let fit = params.fit(x.columns(s * width..(s + 1) * width)?, device);
-            Ok(fit.map_err(|error| in_columns_from(s * width, error))?.codebook)
+            Ok(fit.map_err(|error| of_whole_rows(OP, x, 0, error))?.codebook)
         };
         Ok(ProductQuantizer { codebooks: (0..m).map(learn).collect::<Result<_>>()?, packed })
     }
@@ -134,13 +133,13 @@ impl ProductQuantizer {
     ///
     /// # Errors
     /// - [`Error::Shape`] where `x` has not d columns.
-    /// - [`Error::NonFinite`] naming a row and column that hold a NaN or an infinity.
+    /// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity.
     /// - [`Error::Cuda`] where a device fails.
     pub fn encode<T: Element>(&self, x: MatrixView<'_, T>) -> Result<Vec<u8>> {
         const OP: &str = "ProductQuantizer::encode";
         self.check_columns(OP, x.cols())?;
         let (n, m, width) = (x.rows(), self.m(), self.codebooks[0].d());
-        let mut codes = vec![0; checked(OP, n, self.code_size())?];
+        let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
         let block = BLOCK.min(n);
         let (mut labels, mut sq_distances) = (vec![SENTINEL; m * block], vec![0.0; block]);
         for (i, codes) in codes.chunks_mut(self.code_size() * BLOCK).enumerate() {
@@ -151,7 +150,7 @@ impl ProductQuantizer {
                 let part = rows.columns(s * width..(s + 1) * width)?;
                 let (labels, sq_distances) = (&mut labels[..count], &mut sq_distances[..count]);
                 assign_into(part, codebook, AssignOptions::default(), labels, sq_distances)
-                    .map_err(|error| in_columns_from(s * width, in_rows_from(OP, first, error)))?;
+                    .map_err(|error| of_whole_rows(OP, rows, first, error))?;
             }
             self.packed.pack_columns(&labels, block, codes);
         }
@@ -169,7 +168,7 @@ impl ProductQuantizer {
         let n = self.count(OP, codes)?;
         self.packed.check(OP, codes)?;
         let (d, width) = (self.d(), self.codebooks[0].d());
-        let mut out = vec![0.0; checked(OP, n, d)?];
+        let mut out = vec![0.0; checked_len(OP, n, d)?];
         let block = BLOCK.min(n);
         let (mut numbers, mut part) = (vec![0; block], vec![0.0; block * width]);
         for (codes, out) in codes.chunks(self.code_size() * BLOCK).zip(out.chunks_mut(d * BLOCK)) {
@@ -238,19 +237,14 @@ fn with_divisors(m: usize, d: usize) -> String {
     text + ")"
 }
 
-fn checked(op: &'static str, n: usize, size: usize) -> Result<usize> {
-    n.checked_mul(size).ok_or_else(|| Error::Shape {
-        op,
-        expected: "a result that can be addressed".into(),
-        got: format!("{n} x {size}"),
-    })
-}
-
-/// What went wrong with a block of rows, told of all of them.
-pub(crate) fn in_rows_from(op: &'static str, first: usize, error: Error) -> Error {
-    match error {
-        Error::NonFinite { what, row, col, got, .. } => {
-            Error::NonFinite { op, what, row: first + row, col, got, way_out: "remove the vector" }
+/// What went wrong with some columns of a block of rows from `first` on, told of all: the first row that is not finite.
+pub(crate) fn of_whole_rows<T: Element>(op: &'static str, x: MatrixView<'_, T>, first: usize, error: Error) -> Error {
+    let Error::NonFinite { .. } = error else { return error };
+    let is_bad = |&i: &usize| x.row(i).iter().any(|value| !value.to_f32().is_finite());
+    let Some(row) = (0..x.rows()).find(is_bad) else { return error };
+    match non_finite(op, x, row, "remove the vector") {
+        Error::NonFinite { op, what, row, col, got, way_out } => {
+            Error::NonFinite { op, what, row: first + row, col, got, way_out }
         }
         error => error,
     }

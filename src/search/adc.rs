@@ -1,11 +1,10 @@
 //! Asymmetric distance computation: queries as they are against vectors as their codes say (Jegou, Douze, Schmid 2011).
 
-use crate::backend::{Precision, pairwise_sq_l2_into};
+use crate::backend::{Precision, checked_len, pairwise_sq_l2_into};
 use crate::error::{Error, Result};
 use crate::matrix::{Element, MatrixView};
-use crate::quantizer::groups::in_columns_from;
 use crate::quantizer::packed::Packed;
-use crate::quantizer::product::{ProductQuantizer, in_rows_from};
+use crate::quantizer::product::{ProductQuantizer, of_whole_rows};
 use rayon::prelude::*;
 use std::collections::BinaryHeap;
 
@@ -31,7 +30,7 @@ impl ProductQuantizer {
     ///
     /// # Errors
     /// - [`Error::Shape`] where the queries have not d columns, or the tables cannot be addressed.
-    /// - [`Error::NonFinite`] naming a query and column that hold a NaN or an infinity.
+    /// - [`Error::NonFinite`] naming the first query that holds a NaN or an infinity.
     /// - [`Error::Cuda`] where a device fails.
     pub fn lut<T: Element>(&self, queries: MatrixView<'_, T>) -> Result<Vec<f32>> {
         self.tables("ProductQuantizer::lut", queries)
@@ -40,15 +39,11 @@ impl ProductQuantizer {
     fn tables<T: Element>(&self, op: &'static str, queries: MatrixView<'_, T>) -> Result<Vec<f32>> {
         self.check_columns(op, queries.cols())?;
         let (n, m, k, width) = (queries.rows(), self.m(), self.k(), self.d() / self.m());
-        let Some(len) = n.checked_mul(m).and_then(|tables| tables.checked_mul(k)) else {
-            let expected = "tables that can be addressed; pass fewer queries at a time".into();
-            return Err(Error::Shape { op, expected, got: format!("{n} x {m} x {k}") });
-        };
-        let (mut tables, mut part) = (vec![0.0; len], vec![0.0; n * k]);
+        let (mut tables, mut part) = (vec![0.0; checked_len(op, n, checked_len(op, m, k)?)?], vec![0.0; n * k]);
         for (s, codebook) in self.codebooks().iter().enumerate() {
-            let queries = queries.columns(s * width..(s + 1) * width)?;
-            pairwise_sq_l2_into(queries, codebook, Precision::Exact, &mut part)
-                .map_err(|error| in_columns_from(s * width, in_rows_from(op, 0, error)))?;
+            let columns = queries.columns(s * width..(s + 1) * width)?;
+            pairwise_sq_l2_into(columns, codebook, Precision::Exact, &mut part)
+                .map_err(|error| of_whole_rows(op, queries, 0, error))?;
             for (of_query, part) in tables.chunks_exact_mut(m * k).zip(part.chunks_exact(k)) {
                 of_query[s * k..][..k].copy_from_slice(part);
             }
@@ -62,13 +57,13 @@ impl ProductQuantizer {
     /// thread count and device. All codes are looked at.
     ///
     /// Tables are made by the device of the codebooks; the codes are in host memory and the processor goes through them,
-    /// whatever that device is. Takes 4 m k bytes for each of 64 queries beside the result.
+    /// whatever that device is. Takes 4 m k bytes for each of 64 queries beside the result, and a few times 8 r for each thread.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where r is 0 or more than there are codes.
-    /// - [`Error::Shape`] where the queries have not d columns, or `codes` are not whole codes or more than 2^32.
+    /// - [`Error::Shape`] where the queries have not d columns, or `codes` are not whole codes, or 2^32 and more.
     /// - [`Error::CodeOutOfRange`] with the first position among all m n numbers that names no codeword.
-    /// - [`Error::NonFinite`] naming a query and column that hold a NaN or an infinity.
+    /// - [`Error::NonFinite`] naming the first query that holds a NaN or an infinity.
     /// - [`Error::Cuda`] where a device fails.
     pub fn search<T: Element>(&self, codes: &[u8], queries: MatrixView<'_, T>, r: usize) -> Result<Neighbors> {
         const OP: &str = "ProductQuantizer::search";
@@ -87,7 +82,7 @@ impl ProductQuantizer {
         let (mut ids, mut sq_distances) = (Vec::new(), Vec::new());
         for first in (0..queries.rows()).step_by(QUERIES) {
             let some = queries.block(first..queries.rows().min(first + QUERIES));
-            let tables = self.tables(OP, some).map_err(|error| in_rows_from(OP, first, error))?;
+            let tables = self.tables(OP, some).map_err(|error| of_whole_rows(OP, some, first, error))?;
             let found: Vec<Vec<Hit>> =
                 tables.par_chunks_exact(self.m() * self.k()).map(|table| nearest(packed, table, codes, r)).collect();
             for hit in found.into_iter().flatten() {
@@ -122,7 +117,7 @@ impl PartialOrd for Hit {
 
 /// The r nearest codes by one query's table, in order.
 fn nearest(packed: Packed, table: &[f32], codes: &[u8], r: usize) -> Vec<Hit> {
-    let parts: Vec<Vec<Hit>> = codes
+    codes
         .par_chunks(CODES * packed.code_size())
         .enumerate()
         .map(|(i, codes)| {
@@ -133,13 +128,18 @@ fn nearest(packed: Packed, table: &[f32], codes: &[u8], r: usize) -> Vec<Hit> {
             } else {
                 scan_bits(packed, table, codes, &mut best);
             }
-            best.hits.into_vec()
+            best.hits.into_sorted_vec()
         })
-        .collect();
-    let mut all: Vec<Hit> = parts.into_iter().flatten().collect();
-    all.sort_unstable();
-    all.truncate(r);
-    all
+        .reduce(Vec::new, |a, b| merged(a, b, r))
+}
+
+/// The first r of two ascending lists: whatever the order of merging, the same of all.
+fn merged(mut a: Vec<Hit>, b: Vec<Hit>, r: usize) -> Vec<Hit> {
+    a.extend(b);
+    // Two runs: a merge.
+    a.sort();
+    a.truncate(r);
+    a
 }
 
 /// The nearest codes of a block so far.

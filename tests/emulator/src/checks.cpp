@@ -71,7 +71,7 @@ static void check_other(uintptr_t address, unsigned size, AccessKind kind) {
     }
     // Near the stacks: locals of this thread or, through a pointer that was handed round, of another.
     for (unsigned i = 0; i < block.threads.size(); ++i) {
-        if (address - block.threads[i].stack_low >= STACK_BYTES) continue;
+        if (address - block.threads[i].stack_low >= stack_bytes(i)) continue;
         if (&block.threads[i] == block.current) return;
         report("%s %s %u bytes of a local variable of thread (%u,%u,%u)", here().c_str(), verb(kind), size, block.threads[i].index.x,
                block.threads[i].index.y, block.threads[i].index.z);
@@ -87,7 +87,7 @@ static inline void check(const volatile void *pointer, unsigned size, AccessKind
     // Most accesses that are not to device or shared memory are to the own stack.
     uintptr_t stack = (uintptr_t)__builtin_frame_address(0) - address;
     if ((intptr_t)stack < (intptr_t)STACK_BYTES && (intptr_t)stack > -(intptr_t)STACK_BYTES) {
-        if (address - block.current->stack_low < STACK_BYTES) return;
+        if (address - block.current->stack_low < stack_bytes(block.current->linear)) return;
     }
     if (is_device_address(address)) check_device(address, size, kind);
     else if (is_shared(address)) check_shared(address, size, kind);

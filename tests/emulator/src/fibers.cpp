@@ -88,11 +88,8 @@ char *stack_at(unsigned index) {
 void *fresh_stack(unsigned index, void (*entry)()) {
     char *low = stack_at(index);
     if (!low) return nullptr;
-    // Stacks lie a multiple of a page apart: were all to begin at their very top, those of a warp would push each other
-    // out of the cache.
-    char *top = low + STACK_BYTES - index % 32 * 128;
     // The top is aligned to 16; after the switch the stack looks as if `entry` had just been called.
-    void **frame = (void **)top - FRAME;
+    void **frame = (void **)(low + stack_bytes(index)) - FRAME;
     memset(frame, 0, sizeof(void *) * SAVED);
     frame[RETURN_SLOT] = (void *)entry;
     return frame;

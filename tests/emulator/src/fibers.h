@@ -10,6 +10,10 @@ namespace simulated {
 
 const unsigned long STACK_BYTES = 64 << 10, STACK_GUARD = 4096;
 
+// Stacks lie a multiple of a page apart: were all to begin at their very top, those of a warp would push each other out
+// of the cache. So each uses a little less than the one before.
+inline unsigned long stack_bytes(unsigned index) { return STACK_BYTES - index % 32 * 128; }
+
 // The lowest address of stack number `index`, behind its guard page. Stacks are made once and used again.
 char *stack_at(unsigned index);
 // A stack pointer that, switched to, enters `entry`, which must not return.
