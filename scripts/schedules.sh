@@ -43,7 +43,7 @@ for name in "${slow[@]}"; do skips+=(--skip "$name"); done
 start=$SECONDS
 cargo test --no-run "${programs[@]}"
 echo "schedules: built in $((SECONDS - start)) s"
-start=$SECONDS
+
 # The tests of one seed.
 run_seed() {
     local seed="$1" began=$SECONDS here="target/schedules/$1" never tests
@@ -66,6 +66,7 @@ run_seed() {
     echo "schedules: seed $seed, $tests tests, $((SECONDS - began)) s"
 }
 
+start=$SECONDS
 # Two at a time: what one leaves of the cores, at the end of a program of tests, the other takes.
 for ((seed = 0; seed < seeds; seed += 2)); do
     run_seed "$seed" &

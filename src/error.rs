@@ -137,6 +137,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What went wrong with a part of the rows and columns, told of all: those of the part begin at `row` and `col`.
+    pub(crate) fn of_part_at(mut self, row: usize, col: usize) -> Error {
+        if let Error::NonFinite { row: of_row, col: of_col, .. } = &mut self {
+            *of_row += row;
+            *of_col += col;
+        }
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

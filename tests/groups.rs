@@ -7,13 +7,7 @@ use codeword::{
     AssignOptions, Codebook, Ema, Error, Matrix, MatrixView, NonFinite, SENTINEL, bf16, normalize, quantize,
     quantize_groups,
 };
-use common::{Numbers, assert_same_bits, assert_same_labels, codebook, matrix};
-
-/// Columns as a matrix of their own.
-fn cut(x: MatrixView<'_, f32>, columns: std::ops::Range<usize>) -> Matrix<f32> {
-    let values = (0..x.rows()).flat_map(|i| x.row(i)[columns.clone()].to_vec()).collect();
-    matrix(values, x.rows(), columns.len())
-}
+use common::{Numbers, assert_same_bits, assert_same_labels, codebook, cut, matrix};
 
 #[test]
 fn every_group_has_the_exact_labels_of_its_columns() {

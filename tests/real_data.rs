@@ -42,11 +42,7 @@ fn siftsmall_by_k_means_centroids() {
 
 #[test]
 fn siftsmall_is_learned_as_well_as_faiss_learns_it() {
-    let Some(_) = data::folder() else { return };
-    if common::is_small() {
-        println!("skipped: the figures are those of all rows");
-        return;
-    }
+    let Some(_) = data::folder_for_figures() else { return };
     let x = data::f32_matrix("siftsmall/base_f32.npy");
     // faiss-cpu 1.15.1, 25 iterations: mean squared distance of a row.
     for (k, expected) in [(16, 76066.0), (64, 64341.0), (256, 53734.0), (1024, 39975.0)] {

@@ -133,10 +133,12 @@ impl KMeans {
         KMeans { seed, ..self }
     }
 
+    /// Number of codewords to learn.
     pub(crate) fn k(&self) -> usize {
         self.k
     }
 
+    /// The same with another seed, for one of several that are learned beside each other.
     pub(crate) fn raise_seed(self, by: u64) -> KMeans {
         KMeans { seed: self.seed.wrapping_add(by), ..self }
     }
@@ -164,8 +166,8 @@ impl KMeans {
     /// back, and codewords. Without that room, which the log tells, and for mini-batches, the rows pass through it in
     /// every iteration, and the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per row, 16 with
     /// several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and while a start
-    /// is sought, 4 bytes per row for k-means++, 8 and 100 k d for k-means||, 12 for the hierarchical start. On a CUDA device the rows, 8 to 22 bytes for each,
-    /// and about 30 k d.
+    /// is sought, 4 bytes per row for k-means++, 8 and 100 k d for k-means||, 12 for the hierarchical start. On a CUDA
+    /// device the rows, 8 to 22 bytes for each, and about 30 k d.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook or
@@ -217,8 +219,10 @@ impl KMeans {
     /// `observe` is also given where the training stands, once there is a start.
     ///
     /// Nothing is held for a row but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 12 for
-    /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a row. Every iteration reads the rows once, and once more after a pass in which a codeword
-    /// had no rows; k-means++ reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows and mini-batches do.
+    /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a
+    /// row. Every iteration reads the rows once, and once more after a pass in which a codeword had no rows; k-means++
+    /// reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows
+    /// and mini-batches do.
     ///
     /// # Errors
     /// - Those of [`KMeans::fit_with`] and of reading.

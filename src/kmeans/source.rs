@@ -128,7 +128,7 @@ impl<E: From<Error> + Send> RowSource<'_, E> {
     }
 
     /// The same rows for what knows nothing of `E`: an error of reading is left in `own`.
-    pub(super) fn with_own_errors<'b>(&'b mut self, own: &'b mut Option<E>) -> RowSource<'b, Stop> {
+    pub(super) fn erased<'b>(&'b mut self, own: &'b mut Option<E>) -> RowSource<'b, Stop> {
         let rows = match &mut self.rows {
             Rows::Held(x) => Rows::Held(*x),
             Rows::Read { read, .. } => {

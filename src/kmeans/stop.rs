@@ -29,7 +29,7 @@ pub(super) fn with_own_errors<T, E: From<Error> + Send>(
     train: impl FnOnce(&mut RowSource<'_, Stop>, &mut Observe<'_>) -> Result<T, Stop>,
 ) -> Result<T, E> {
     let (mut observed, mut read) = (None, None);
-    let trained = train(&mut source.with_own_errors(&mut read), &mut |step, state| {
+    let trained = train(&mut source.erased(&mut read), &mut |step, state| {
         observe(step, state).map_err(|error| {
             observed = Some(error);
             Stop::Observer

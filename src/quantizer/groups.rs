@@ -65,7 +65,7 @@ pub fn quantize_groups<T: Element>(
     for (group, codebook) in codebooks.iter().enumerate() {
         let columns = start..start + codebook.d();
         let part = z.columns(columns.clone())?;
-        let nearest = assign(part, codebook, options).map_err(|error| in_columns_from(start, error))?;
+        let nearest = assign(part, codebook, options).map_err(|error| error.of_part_at(0, start))?;
         let of_part = metrics(part, codebook, &nearest.labels)?;
         inertia += of_part.inertia;
         elements += of_part.n as f64 * codebook.d() as f64;
@@ -81,14 +81,4 @@ pub fn quantize_groups<T: Element>(
     let mse = if elements > 0.0 { inertia / elements } else { 0.0 };
     let assignment = Assignment { labels, sq_distances, stats };
     Ok(Quantized::new(Matrix::new(z_q, n, d)?, assignment, mse, weights))
-}
-
-/// What went wrong with a group of columns, told of the whole row.
-fn in_columns_from(start: usize, error: Error) -> Error {
-    match error {
-        Error::NonFinite { op, what, row, col, got, way_out } => {
-            Error::NonFinite { op, what, row, col: start + col, got, way_out }
-        }
-        error => error,
-    }
 }

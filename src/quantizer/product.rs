@@ -59,12 +59,8 @@ impl ProductQuantizer {
         let k = rows / m;
         let packed = Packed::new(OP, m, k)?;
         let codebook = |s: usize| {
-            Codebook::new(codewords.block(s * k..(s + 1) * k), device).map_err(|error| match error {
-                Error::NonFinite { op, what, row, col, got, way_out } => {
-                    Error::NonFinite { op, what, row: s * k + row, col, got, way_out }
-                }
-                error => error,
-            })
+            let own = codewords.block(s * k..(s + 1) * k);
+            Codebook::new(own, device).map_err(|error| error.of_part_at(s * k, 0))
         };
         Ok(ProductQuantizer { codebooks: (0..m).map(codebook).collect::<Result<_>>()?, packed })
     }
@@ -242,10 +238,5 @@ pub(crate) fn of_whole_rows<T: Element>(op: &'static str, x: MatrixView<'_, T>, 
     let Error::NonFinite { .. } = error else { return error };
     let is_bad = |&i: &usize| x.row(i).iter().any(|value| !value.to_f32().is_finite());
     let Some(row) = (0..x.rows()).find(is_bad) else { return error };
-    match non_finite(op, x, row, "remove the vector") {
-        Error::NonFinite { op, what, row, col, got, way_out } => {
-            Error::NonFinite { op, what, row: first + row, col, got, way_out }
-        }
-        error => error,
-    }
+    non_finite(op, x, row, "remove the vector").of_part_at(first, 0)
 }

@@ -154,6 +154,7 @@ struct Best {
 
 impl Best {
     /// Code `i` of the block.
+    #[inline]
     fn consider(&mut self, i: usize, sq_distance: f32) {
         if self.hits.len() < self.r {
             self.hits.push(Hit { sq_distance, id: self.first + i as u32 });
@@ -186,9 +187,7 @@ fn scan_bytes(m: usize, table: &[f32], codes: &[u8], best: &mut Best) {
             sums[3] += table[usize::from(d)];
         }
         for (at, sq_distance) in (i..).zip(sums) {
-            if sq_distance < best.limit || best.hits.len() < best.r {
-                best.consider(at, sq_distance);
-            }
+            best.consider(at, sq_distance);
         }
         i += 4;
     }

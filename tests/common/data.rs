@@ -17,6 +17,15 @@ pub fn folder() -> Option<PathBuf> {
     }
 }
 
+/// The folder, for figures that are those of all rows: `None` in a small run, too.
+pub fn folder_for_figures() -> Option<PathBuf> {
+    if super::is_small() {
+        println!("skipped: the figures are those of all rows");
+        return None;
+    }
+    folder()
+}
+
 /// An array of the folder with its shape.
 pub fn array<T: npyz::Deserialize>(name: &str) -> (Vec<T>, Vec<usize>) {
     let file = folder().expect("asked for after the skip").join(name);

@@ -57,6 +57,12 @@ pub fn scaled(full: usize) -> usize {
     if is_small() { full.div_ceil(10) } else { full }
 }
 
+/// Columns as a matrix of their own.
+pub fn cut(x: MatrixView<'_, f32>, columns: std::ops::Range<usize>) -> Matrix<f32> {
+    let values = (0..x.rows()).flat_map(|i| x.row(i)[columns.clone()].to_vec()).collect();
+    matrix(values, x.rows(), columns.len())
+}
+
 /// Whether `CODEWORD_TEST_REQUIRE`, a list separated by commas, forbids skipping what needs `name`.
 pub fn is_required(name: &str) -> bool {
     std::env::var("CODEWORD_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|entry| entry.trim() == name))
