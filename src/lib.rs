@@ -39,6 +39,7 @@
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors | short codes, a number for each of m parts | [`ProductQuantizer`] |
 //! | such codes, queries | the nearest of them | [`ProductQuantizer::search`] |
+//! | vectors | codes of m stages, each finer | [`ResidualQuantizer`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
 //! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
 //! | a `.npy` or `.safetensors` file | its rows, block by block | [`io::npy`] |
@@ -100,5 +101,6 @@ pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::groups::quantize_groups;
 pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
 pub use quantizer::product::ProductQuantizer;
+pub use quantizer::residual::ResidualQuantizer;
 pub use quantizer::vector::{Quantized, quantize};
-pub use search::adc::Neighbors;
+pub use search::Neighbors;

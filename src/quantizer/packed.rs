@@ -1,6 +1,9 @@
 //! Codes in as few bits as they need: m numbers below k, each from its lowest bit, one after the other.
 
+use crate::codebook::Codebook;
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
 
 /// Most codewords of a sub-quantizer: 16 bits.
@@ -37,6 +40,16 @@ impl Packed {
     /// Bytes of a code.
     pub fn code_size(self) -> usize {
         (self.m * self.bits as usize).div_ceil(8)
+    }
+
+    /// How many codes these are.
+    pub fn count(self, op: &'static str, codes: &[u8]) -> Result<usize> {
+        let size = self.code_size();
+        if !codes.len().is_multiple_of(size) {
+            let expected = format!("codes of {size} bytes each");
+            return Err(Error::Shape { op, expected, got: format!("{} bytes", codes.len()) });
+        }
+        Ok(codes.len() / size)
     }
 
     /// Packs numbers that lie column by column, `stride` apart, into as many codes as there is room for. They are below k.
@@ -121,4 +134,25 @@ impl Packed {
         let bytes = code[first..].iter().take(3).rev().fold(0, |all, &byte| all << 8 | u32::from(byte));
         bytes >> shift & ((1 << self.bits) - 1)
     }
+}
+
+/// The codebooks of m quantizers, one after the other in `codewords`, `[m k, ...]`.
+pub(crate) fn codebooks<T: Element>(
+    op: &'static str,
+    codewords: MatrixView<'_, T>,
+    m: usize,
+    device: &Device,
+) -> Result<(Vec<Codebook>, Packed)> {
+    let rows = codewords.rows();
+    if m == 0 || !rows.is_multiple_of(m) {
+        let expected = format!("a divisor of the {rows} codewords");
+        return Err(Error::InvalidParameter { op, name: "m", expected, got: m.to_string() });
+    }
+    let k = rows / m;
+    let packed = Packed::new(op, m, k)?;
+    let codebook = |s: usize| {
+        let own = codewords.block(s * k..(s + 1) * k);
+        Codebook::new(own, device).map_err(|error| error.of_part_at(s * k, 0))
+    };
+    Ok(((0..m).map(codebook).collect::<Result<_>>()?, packed))
 }

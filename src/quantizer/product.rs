@@ -50,19 +50,8 @@ impl ProductQuantizer {
     /// - [`Error::InvalidParameter`] where m does not divide the number of codewords, or k is not 1 to 65,536.
     /// - Those of [`Codebook::new`]; a codeword that is not finite is named by its row of `codewords`.
     pub fn new<T: Element>(codewords: MatrixView<'_, T>, m: usize, device: &Device) -> Result<ProductQuantizer> {
-        const OP: &str = "ProductQuantizer::new";
-        let rows = codewords.rows();
-        if m == 0 || !rows.is_multiple_of(m) {
-            let expected = format!("a divisor of the {rows} codewords");
-            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got: m.to_string() });
-        }
-        let k = rows / m;
-        let packed = Packed::new(OP, m, k)?;
-        let codebook = |s: usize| {
-            let own = codewords.block(s * k..(s + 1) * k);
-            Codebook::new(own, device).map_err(|error| error.of_part_at(s * k, 0))
-        };
-        Ok(ProductQuantizer { codebooks: (0..m).map(codebook).collect::<Result<_>>()?, packed })
+        let (codebooks, packed) = super::packed::codebooks("ProductQuantizer::new", codewords, m, device)?;
+        Ok(ProductQuantizer { codebooks, packed })
     }
 
     /// Learns m sub-quantizers from the rows of `x`, `[n, d]`, each by k-means on its columns with these parameters, the
@@ -161,7 +150,7 @@ impl ProductQuantizer {
     /// - [`Error::Cuda`] where a device fails.
     pub fn decode(&self, codes: &[u8]) -> Result<Matrix<f32>> {
         const OP: &str = "ProductQuantizer::decode";
-        let n = self.count(OP, codes)?;
+        let n = self.packed.count(OP, codes)?;
         self.packed.check(OP, codes)?;
         let (d, width) = (self.d(), self.codebooks[0].d());
         let mut out = vec![0.0; checked_len(OP, n, d)?];
@@ -195,7 +184,7 @@ impl ProductQuantizer {
     /// # Errors
     /// - [`Error::Shape`] where `codes` is not a whole number of codes.
     pub fn unpack(&self, codes: &[u8]) -> Result<Vec<u32>> {
-        self.count("ProductQuantizer::unpack", codes)?;
+        self.packed.count("ProductQuantizer::unpack", codes)?;
         Ok(self.packed.unpack(codes))
     }
 
@@ -210,16 +199,6 @@ impl ProductQuantizer {
             return Err(Error::Shape { op, expected, got: cols.to_string() });
         }
         Ok(())
-    }
-
-    /// How many codes these are.
-    pub(crate) fn count(&self, op: &'static str, codes: &[u8]) -> Result<usize> {
-        let size = self.code_size();
-        if !codes.len().is_multiple_of(size) {
-            let expected = format!("codes of {size} bytes each");
-            return Err(Error::Shape { op, expected, got: format!("{} bytes", codes.len()) });
-        }
-        Ok(codes.len() / size)
     }
 }
 

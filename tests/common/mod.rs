@@ -47,6 +47,13 @@ impl Numbers {
     }
 }
 
+/// Seeds whose mean a figure of training is, and how far from that of others the share of 100 queries may lie: one seed,
+/// and two standard deviations of one; or five where `CODEWORD_TEST_SCALE=large` asks for them.
+pub fn seeds() -> (std::ops::Range<u64>, f64) {
+    let is_large = std::env::var_os("CODEWORD_TEST_SCALE").is_some_and(|scale| scale == "large");
+    if is_large { (0..5, 0.03) } else { (0..1, 0.1) }
+}
+
 /// A tenth of the work where `CODEWORD_TEST_SCALE=small` asks for it, as runs under an emulator do.
 pub fn is_small() -> bool {
     std::env::var_os("CODEWORD_TEST_SCALE").is_some_and(|scale| scale == "small")

@@ -22,6 +22,7 @@ pub mod isa;
 mod kernels;
 mod lanes;
 mod look;
+pub(crate) mod lookups;
 pub(crate) mod normalize;
 pub(crate) mod on_host;
 mod pair_kernels;
