@@ -52,7 +52,7 @@ pub enum Error {
     NonFinite {
         /// Operation that refused.
         op: &'static str,
-        /// `"vector"` or `"codeword"`.
+        /// `"vector"`, `"codeword"`, or what else the row is.
         what: &'static str,
         /// The first such row.
         row: usize,

@@ -38,6 +38,7 @@
 //! | vectors, codebook, labels | gradients of these losses | [`vector_gradient`], [`codebook_gradient`] |
 //! | vectors, codebook, labels | distortion, SNR, perplexity, usage | [`metrics()`], block by block [`MetricsSum`] |
 //! | vectors | short codes, a number for each of m parts | [`ProductQuantizer`] |
+//! | vectors of correlated dimensions | such codes after a rotation that is learned with them | [`OptimizedProductQuantizer`] |
 //! | such codes, queries | the nearest of them | [`ProductQuantizer::search`] |
 //! | vectors | codes of m stages, each finer | [`ResidualQuantizer`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
@@ -100,6 +101,7 @@ pub use matrix::{Dtype, Element, Matrix, MatrixView};
 pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::groups::quantize_groups;
 pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
+pub use quantizer::optimized::OptimizedProductQuantizer;
 pub use quantizer::product::ProductQuantizer;
 pub use quantizer::residual::ResidualQuantizer;
 pub use quantizer::vector::{Quantized, quantize};

@@ -306,6 +306,22 @@ pub(crate) fn accumulate_onto(sums: &mut Sums, x: AnyView<'_>, labels: &[u32], w
     Ok(())
 }
 
+/// The rows of `x`, `[n, d]`, times the matrix `by`, `[d, e]`, into `out`, `[n, e]`. Each component is one f64 sum of
+/// products, which are exact, from t = 0 on, every addition rounded on its own, and then rounded to f32. The processor makes
+/// it, wherever assignments are made: the same bits everywhere.
+pub(crate) fn multiply_into(x: AnyView<'_>, by: MatrixView<'_, f32>, out: &mut [f32]) -> Result<()> {
+    let isa = Isa::selected()?;
+    on_view!(x, x => cpu::multiply::multiply(x, by, isa, out));
+    Ok(())
+}
+
+/// x^T x of `x`, `[n, d]`, in f64, `[d, d]`: likewise by the processor, row after row within blocks of 64, then block after
+/// block.
+pub(crate) fn gram(x: AnyView<'_>) -> Result<Vec<f64>> {
+    let isa = Isa::selected()?;
+    Ok(on_view!(x, x => cpu::multiply::gram(x, isa)))
+}
+
 /// The rows of `x`, `[n, d]`, at length 1: what a codebook of cosines (VQGAN with L2-normalised codes, DAC) quantizes.
 /// Among vectors of length 1 the nearest is the one with the largest cosine, and labels are exact for what this stores.
 ///

@@ -3,7 +3,10 @@
 mod beam;
 pub mod groups;
 pub mod loss;
+pub mod optimized;
 pub mod packed;
 pub mod product;
 pub mod residual;
+mod rotation;
+mod svd;
 pub mod vector;

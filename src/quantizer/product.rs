@@ -188,6 +188,11 @@ impl ProductQuantizer {
         Ok(self.packed.unpack(codes))
     }
 
+    /// With other codebooks, as many and of the same shape.
+    pub(super) fn with_codebooks(&self, codebooks: Vec<Codebook>) -> ProductQuantizer {
+        ProductQuantizer { codebooks, packed: self.packed }
+    }
+
     pub(crate) fn packed(&self) -> Packed {
         self.packed
     }

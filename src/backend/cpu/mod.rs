@@ -5,7 +5,8 @@
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
 //! the units that multiply two at once ([`pair_kernels`]); few dimensions have a pass of their own,
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]);
-//! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together.
+//! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
+//! [`multiply`] makes products of matrices.
 
 pub(crate) mod accumulate;
 mod assign;
@@ -23,6 +24,7 @@ mod kernels;
 mod lanes;
 mod look;
 pub(crate) mod lookups;
+pub(crate) mod multiply;
 pub(crate) mod normalize;
 pub(crate) mod on_host;
 mod pair_kernels;
