@@ -8,8 +8,9 @@ mod simulated;
 
 use codeword::backend::reference;
 use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, KMeans, Matrix, MatrixView, NonFinite, Precision,
-    ProductQuantizer, SENTINEL, assign, bf16, decode, f16, metrics, pairwise_sq_l2, quantize,
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, KMeans, Matrix, MatrixView, NonFinite,
+    OptimizedProductQuantizer, Precision, ProductQuantizer, SENTINEL, assign, bf16, decode, f16, metrics,
+    pairwise_sq_l2, quantize,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
 use simulated::Machine;
@@ -439,6 +440,25 @@ fn a_product_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_
             let codes = quantizer.encode(x.view()).unwrap();
             let found = quantizer.search(&codes, queries.view(), 20).unwrap();
             (quantizer.decode(&codes).unwrap(), codes, found)
+        };
+        assert!(on(&cuda()) == on(&Device::cpu()));
+    });
+}
+
+#[test]
+fn a_rotation_is_learned_with_a_device_as_with_the_cpu() {
+    Machine::new().pass("a_rotation_is_learned_with_a_device_as_with_the_cpu", || {
+        let mut numbers = Numbers::new(39);
+        let (n, m, d) = (60, 2, 6);
+        let sources = numbers.gaussians(n * 3);
+        let values = (0..n * d).map(|i| sources[i / d * 3 + i % 3] + numbers.gaussian() / 8.0).collect();
+        let x = matrix(values, n, d);
+        let params = KMeans::new(4).iterations(2).seed(1);
+        let on = |device: &Device| {
+            let quantizer = OptimizedProductQuantizer::train(x.view(), m, &params, 2, device).unwrap();
+            let codes = quantizer.encode(x.view()).unwrap();
+            let found = quantizer.search(&codes, x.view().row_range(0..3).unwrap(), 20).unwrap();
+            (quantizer.rotation().clone(), quantizer.decode(&codes).unwrap(), codes, found)
         };
         assert!(on(&cuda()) == on(&Device::cpu()));
     });

@@ -275,7 +275,8 @@ fn siftsmall_is_encoded_better_than_without_a_rotation() {
         };
         let recalls = [1, 10, 100].map(recall);
         println!(
-            "{m} x {k}, {outer} times: {plain:.0} in {of_product:?}, with a rotation {optimized:.0} in {time:?}, R@1, 10, 100 {recalls:?}"
+            "{m} x {k}, {outer} times: {plain:.0} in {of_product:.1?}, with a rotation {optimized:.0} in {time:.1?}, R@1, 10, \
+             100 {recalls:?}"
         );
         assert!(off_orthogonal(quantizer.rotation()) <= 1e-5);
         assert!(optimized <= part * plain, "{optimized}, without {plain}");
