@@ -43,7 +43,7 @@
 //! | vectors | codes of m stages, each finer | [`ResidualQuantizer`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
 //! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
-//! | a `.npy` or `.safetensors` file | its rows, block by block | [`io::npy`] |
+//! | a `.npy`, `.safetensors`, `.fvecs` or `.fbin` file | its rows, block by block | [`io::npy`] |
 //!
 //! Elements are f32, [`struct@f16`] or [`struct@bf16`], vectors and codebook independently; the 16-bit types are taken as the
 //! exact numbers they are.

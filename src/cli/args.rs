@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
+Arrays are read from .npy, .safetensors, .fvecs, .ivecs, .bvecs, .fbin, .ibin, .u8bin and .i8bin files.
 Data goes to files or standard output, messages and progress to standard error.
 Exit codes: 0 done, 1 failed at run time, 2 usage, 3 bad input, 4 device not usable, 130 interrupted.
 
@@ -72,7 +73,7 @@ pub struct Train {
     /// hierarchical: k-means within parts of the vectors
     #[arg(long, value_name = "INIT", default_value = "kmeans++")]
     pub init: InitChoice,
-    /// Start from the codewords of this codebook (.npy, .safetensors)
+    /// Start from the codewords of this codebook (.npy, .safetensors, .fvecs, .fbin, ...)
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath, conflicts_with_all = ["init", "n_init"])]
     pub start: Option<PathBuf>,
     /// Starts to try; the one that ends with the lowest inertia counts
@@ -143,7 +144,7 @@ pub struct Encode {
 /// vector of NaN.
 #[derive(Debug, ClapArgs)]
 pub struct Decode {
-    /// Codes: integers of any type and rank (.npy)
+    /// Codes: integers of any type and rank (.npy, .safetensors, .ivecs, .ibin, ...)
     #[arg(value_name = "CODES", value_hint = ValueHint::FilePath)]
     pub codes: PathBuf,
     #[command(flatten)]
@@ -185,7 +186,7 @@ pub struct Eval {
 /// Say what a file holds
 #[derive(Debug, ClapArgs)]
 pub struct Inspect {
-    /// The file (.npy or .safetensors)
+    /// The file (.npy, .safetensors, .fvecs, .fbin, ...)
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Read all values too [default: only of files up to 64 MiB]
@@ -199,7 +200,8 @@ pub struct Inspect {
 /// The vectors a verb reads.
 #[derive(Debug, ClapArgs)]
 pub struct Vectors {
-    /// Vectors along the last axis: f16, f32, f64 or integers, any rank, C or Fortran order (.npy, .safetensors)
+    /// Vectors along the last axis: f16, f32, f64 or integers, any rank, C or Fortran order (.npy, .safetensors,
+    /// .fvecs, .fbin, ...)
     #[arg(value_name = "X", value_hint = ValueHint::FilePath)]
     pub x: PathBuf,
     /// Read a 2-byte array X as bf16, which .npy has no name for
@@ -210,7 +212,7 @@ pub struct Vectors {
 /// The codebook a verb reads.
 #[derive(Debug, ClapArgs)]
 pub struct Model {
-    /// Codebook of shape (k, d) (.npy, .safetensors)
+    /// Codebook of shape (k, d) (.npy, .safetensors, .fvecs, .fbin, ...)
     #[arg(short, long = "codebook", value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub codebook: PathBuf,
     /// Read a 2-byte codebook as bf16, which .npy has no name for

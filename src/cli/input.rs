@@ -21,7 +21,9 @@ pub fn open(file: &Path, dtype: Option<Reinterpret>) -> Result<Reader> {
             Err(Failure::new(Exit::BadInput, format!("{name}: no such file; check the path")))
         }
         Ok(metadata) if metadata.is_dir() => {
-            Err(Failure::new(Exit::BadInput, format!("{name}: is a folder; name a .npy or .safetensors file in it")))
+            let message =
+                format!("{name}: is a folder; name a .npy, .safetensors, .fvecs, .fbin or other array file in it");
+            Err(Failure::new(Exit::BadInput, message))
         }
         Ok(metadata) if !metadata.is_file() => Err(Failure::new(
             Exit::BadInput,

@@ -2,6 +2,7 @@
 
 use super::npy::{Fault, Header, MAGIC, Scalar, header_extent, positioned};
 use super::safetensors;
+use super::vecs::Format;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,8 +12,13 @@ use std::path::Path;
 pub(super) struct Array {
     pub(super) file: File,
     pub(super) header: Header,
+    /// Whether every row follows its dimension in the file.
+    pub(super) has_dimensions: bool,
     pub(super) metadata: BTreeMap<String, String>,
 }
+
+/// What is read.
+const FORMATS: &str = "a .npy, .safetensors, .fvecs, .ivecs, .bvecs, .fbin, .ibin, .u8bin or .i8bin file";
 
 /// Opens `path`; what it is comes from its first bytes, then from its name. Reads the header only.
 pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> Result<Array> {
@@ -22,12 +28,12 @@ pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> R
     let found = std::fs::metadata(path).map_err(io("open"))?;
     if !found.is_file() {
         let got = if found.is_dir() { "a directory" } else { "a pipe or device, which has no positions" };
-        return refused("a .npy or .safetensors file", got);
+        return refused(FORMATS, got);
     }
     let file = File::open(path).map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
     if size == 0 {
-        return refused("a .npy or .safetensors file", "an empty file");
+        return refused(FORMATS, "an empty file");
     }
 
     let mut start = vec![0; size.min(12) as usize];
@@ -36,7 +42,14 @@ pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> R
     if !is_npy && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
         let (header, metadata) = safetensors::read_header(&file, path, size, name, dtype)?;
         end(&header, size).map_err(|fault| fault.at(path))?;
-        return Ok(Array { file, header, metadata });
+        return Ok(Array { file, header, has_dimensions: false, metadata });
+    }
+    if let Some(format) = Format::of(path).filter(|_| !is_npy) {
+        let header = format.header(&start, size, name, dtype).map_err(|fault| fault.at(path))?;
+        if !format.has_dimensions {
+            check_size(&header, size, path)?;
+        }
+        return Ok(Array { file, header, has_dimensions: format.has_dimensions, metadata: BTreeMap::new() });
     }
     if start.starts_with(b"PK\x03\x04") {
         return refused("a .npy file", "a zip archive (.npz?): unzip it and name one of its .npy files");
@@ -48,11 +61,17 @@ pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> R
     start.resize(size.min(data_start as u64) as usize, 0);
     positioned::read_exact(&file, &mut start, 0).map_err(io("read"))?;
     let header = Header::parse(path, &start, dtype)?;
-    let end = end(&header, size).map_err(|fault| fault.at(path))?;
+    check_size(&header, size, path)?;
+    Ok(Array { file, header, has_dimensions: false, metadata: BTreeMap::new() })
+}
+
+/// Refuses a file of `size` bytes that is too short for its elements; what follows them is ignored.
+fn check_size(header: &Header, size: u64, path: &Path) -> Result<()> {
+    let end = end(header, size).map_err(|fault| fault.at(path))?;
     if size > end {
         log::warn!("{}: {} bytes after the array are ignored", path.display(), size - end);
     }
-    Ok(Array { file, header, metadata: BTreeMap::new() })
+    Ok(())
 }
 
 /// Where the last element ends, in a file of `size` bytes that holds it.

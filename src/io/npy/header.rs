@@ -114,7 +114,7 @@ impl Header {
     }
 
     /// Length of a row: the last axis.
-    pub(super) fn cols(&self) -> usize {
+    pub(in crate::io) fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 

@@ -47,7 +47,7 @@ pub use writer::Writer;
 const MAX_RANK: usize = 64;
 
 /// Bytes converted at a time: small enough to stay in a core's cache between reading and converting.
-const PIECE: usize = 256 << 10;
+pub(in crate::io) const PIECE: usize = 256 << 10;
 
 /// Columns of a Fortran-order array moved together: 16 f32 fill the 64-byte cache line of a row.
 const COLUMNS: usize = 16;

@@ -4,16 +4,19 @@ use super::header::Header;
 use super::{COLUMNS, Fault, PIECE, SEGMENT, Scalar, convert, positioned};
 use crate::error::{Error, Result};
 use crate::io::open::{self, Array};
+use crate::io::vecs;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// An array in a `.npy` or `.safetensors` file, read in blocks. `&Reader` can be shared by threads.
+/// An array in a file of any format that is read, in blocks. `&Reader` can be shared by threads.
 #[derive(Debug)]
 pub struct Reader {
     file: File,
     path: PathBuf,
     header: Header,
+    /// Whether every row follows its dimension in the file.
+    has_dimensions: bool,
     metadata: BTreeMap<String, String>,
 }
 
@@ -22,8 +25,12 @@ impl Reader {
     /// bytes is a `.npy` file whatever its name; one named `.safetensors` is read as [`Reader::open_tensor`] says.
     /// `dtype` as in [`Header::parse`].
     ///
-    /// Bytes after the last element of a `.npy` file are ignored, as NumPy does (`np.save` can append several arrays
-    /// to one file), with a warning in the log.
+    /// The formats of vector search benchmarks (`.fvecs`, `.fbin`, …) are known by their names, as the table in
+    /// [`crate::io`] says. The dimension in front of a row is checked when that row is read.
+    ///
+    /// Bytes after the last element are ignored with a warning in the log, as NumPy ignores them (`np.save` can append
+    /// several arrays to one file; ground truth in `.ibin` files is followed by distances). Not so in `.safetensors`,
+    /// `.fvecs`, `.ivecs` and `.bvecs` files, whose length must be what they say.
     ///
     /// # Errors
     /// - [`Error::Io`] where the file cannot be opened or read.
@@ -39,8 +46,8 @@ impl Reader {
     /// - as [`Reader::open`].
     /// - [`Error::Format`] where there is no such tensor, or several and no name; the message lists the names.
     pub fn open_tensor(file: &Path, name: Option<&str>, dtype: Option<Scalar>) -> Result<Reader> {
-        let Array { file: open, header, metadata } = open::array(file, name, dtype)?;
-        Ok(Reader { file: open, path: file.to_path_buf(), header, metadata })
+        let Array { file: open, header, has_dimensions, metadata } = open::array(file, name, dtype)?;
+        Ok(Reader { file: open, path: file.to_path_buf(), header, has_dimensions, metadata })
     }
 
     /// What the file says of its array.
@@ -53,7 +60,7 @@ impl Reader {
         &self.path
     }
 
-    /// The free-form entries of a `.safetensors` file; empty for `.npy`.
+    /// The free-form entries of a `.safetensors` file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -88,12 +95,13 @@ impl Reader {
     ///
     /// Little-endian f32 in C order is read straight into `out`; everything else goes through `scratch` (its
     /// contents mean nothing, it only saves allocations) in pieces of at most 256 KiB, or one row where that is more
-    /// (C order), or up to 16 columns of up to 16,384 rows (Fortran order).
+    /// (C order), or up to 16 columns of up to 16,384 rows (Fortran order). Where dimensions lie between the rows
+    /// (`.fvecs`, `.ivecs`, `.bvecs`), each call allocates up to 256 KiB beside it.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where `out` is not a whole number of rows, or ends past the last one.
     /// - [`Error::Format`] naming the first row with a finite f64 beyond the largest f32, and for a single number of
-    ///   shape (), which holds one code but no vector.
+    ///   shape (), which holds one code but no vector; or the first row that has another dimension than row 0.
     /// - [`Error::Io`] where the file cannot be read.
     pub fn read_rows(&self, first: usize, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<u64> {
         let (cols, scalar) = (self.cols(), self.header.scalar);
@@ -171,7 +179,8 @@ impl Reader {
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where `out` ends past the last element.
-    /// - [`Error::Format`] where the elements are not integers, or naming the first that is negative or beyond u32.
+    /// - [`Error::Format`] where the elements are not integers, or naming the first that is negative or beyond u32, or
+    ///   the first row that has another dimension than row 0.
     /// - [`Error::Io`] where the file cannot be read.
     pub fn read_codes(&self, first: usize, out: &mut [u32], scratch: &mut Vec<u8>) -> Result<()> {
         let scalar = self.header.scalar;
@@ -200,12 +209,16 @@ impl Reader {
     /// Fills `bytes` with the elements from position `first` on, in this machine's byte order.
     fn read_elements(&self, first: usize, bytes: &mut [u8]) -> Result<()> {
         let size = self.header.scalar.size();
-        let offset = self.header.data_start + (first * size) as u64;
-        positioned::read_exact(&self.file, bytes, offset).map_err(|source| Error::Io {
-            file: self.path.clone(),
-            doing: "read",
-            source,
-        })?;
+        if self.has_dimensions {
+            vecs::read_elements(&self.file, &self.path, &self.header, first, bytes)?;
+        } else {
+            let offset = self.header.data_start + (first * size) as u64;
+            positioned::read_exact(&self.file, bytes, offset).map_err(|source| Error::Io {
+                file: self.path.clone(),
+                doing: "read",
+                source,
+            })?;
+        }
         if self.header.swapped() {
             convert::swap(bytes, size);
         }
