@@ -102,7 +102,7 @@ pub use metrics::{Metrics, MetricsSum, metrics};
 pub use quantizer::groups::quantize_groups;
 pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
 pub use quantizer::optimized::OptimizedProductQuantizer;
-pub use quantizer::product::ProductQuantizer;
+pub use quantizer::product::{ProductFit, ProductQuantizer};
 pub use quantizer::residual::ResidualQuantizer;
 pub use quantizer::vector::{Quantized, quantize};
 pub use search::Neighbors;

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub skipped: u64,
     /// Sum of squared distances to the own codeword.
     pub inertia: f64,
+    /// Sum of squared elements of the vectors.
+    pub energy: f64,
     /// inertia / n: mean squared distance per vector.
     pub distortion: f64,
     /// inertia / (n d): mean squared error per element, the L2 loss between vectors and their codewords.
@@ -126,6 +128,7 @@ impl MetricsSum {
             n: self.n,
             skipped: self.skipped,
             inertia,
+            energy,
             distortion: per(n),
             mse: per(n * self.codebook.d() as f64),
             snr_db: if inertia == 0.0 { f64::INFINITY } else { 10.0 * (energy / inertia).log10() },

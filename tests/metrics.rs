@@ -16,6 +16,7 @@ fn assert_close(name: &str, got: &Metrics, expected: &Metrics, terms: usize) {
     assert_eq!((got.n, got.skipped, got.dead), (expected.n, expected.skipped, expected.dead), "{name}");
     assert_eq!(got.histogram, expected.histogram, "{name}");
     close("inertia", got.inertia, expected.inertia, bound * expected.inertia);
+    close("energy", got.energy, expected.energy, bound * expected.energy);
     close("distortion", got.distortion, expected.distortion, bound * expected.distortion);
     close("mse", got.mse, expected.mse, bound * expected.mse);
     close("utilization", got.utilization, expected.utilization, 0.0);

@@ -3,7 +3,7 @@
 mod common;
 
 use codeword::backend::reference;
-use codeword::{Device, Error, KMeans, Matrix, MatrixView, ProductQuantizer, bf16, f16};
+use codeword::{Device, Error, KMeans, Matrix, MatrixView, ProductQuantizer, Step, bf16, f16};
 use common::{Numbers, assert_same_bits, cut, data, matrix};
 
 /// Sub-quantizers of random codewords.
@@ -324,6 +324,57 @@ fn recalls(got: &codeword::Neighbors, truth: &[i32]) -> [u32; 3] {
         let is_found = |q: &usize| got.ids[q * got.r..][..among].contains(&(truth[q * 100] as u32));
         (0..100).filter(is_found).count() as u32
     })
+}
+
+#[test]
+fn every_part_is_what_k_means_learns_of_its_columns_and_told_on_the_way() {
+    let mut numbers = Numbers::new(75);
+    let (n, m, k, width) = (300, 3, 7, 2);
+    let x = matrix(numbers.gaussians(n * m * width), n, m * width);
+    let params = KMeans::new(k).iterations(4).n_init(2);
+    let mut told = Vec::new();
+    let observe = |s: usize, step: Step| {
+        if let Step::Iteration { inertia, .. } = step {
+            told.push((s, inertia));
+        }
+        Ok::<(), Error>(())
+    };
+    let fit = ProductQuantizer::train_with(x.view(), m, &params.clone().seed(20), &Device::cpu(), observe).unwrap();
+    let codes = fit.quantizer.encode(x.view()).unwrap();
+    let decoded = fit.quantizer.decode(&codes).unwrap();
+    for s in 0..m {
+        let part = cut(x.view(), s * width..(s + 1) * width);
+        let alone = params.clone().seed(20 + s as u64).fit(part.view(), &Device::cpu()).unwrap();
+        let codewords = |codebook: &codeword::Codebook| {
+            let codewords = codebook.codewords().unwrap();
+            (0..k).flat_map(|j| codewords.row(j).to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(codewords(&fit.parts[s].codebook), codewords(&alone.codebook), "part {s}");
+        assert_eq!(codewords(&fit.quantizer.codebooks()[s]), codewords(&alone.codebook), "part {s}");
+        assert_eq!((fit.parts[s].inertia, &fit.parts[s].curve), (alone.inertia, &alone.curve), "part {s}");
+        let of_part = cut(decoded.view(), s * width..(s + 1) * width);
+        let error: f64 = (0..n).map(|i| sq_l2(part.view().row(i), of_part.view().row(i))).sum();
+        assert!((error - alone.inertia).abs() <= 1e-6 * error, "part {s}: {error} {}", alone.inertia);
+        assert_eq!(told.iter().filter(|(part, _)| *part == s).count(), 10, "part {s}");
+        assert!(told.contains(&(s, alone.inertia)), "part {s}: {told:?}");
+    }
+    assert!(told.is_sorted_by_key(|&(s, _)| s));
+
+    // An error of the caller's own type comes back as it is.
+    #[derive(Debug, PartialEq)]
+    enum Own {
+        Enough(usize),
+        Library(String),
+    }
+    impl From<Error> for Own {
+        fn from(error: Error) -> Own {
+            Own::Library(error.to_string())
+        }
+    }
+    let observe = |s: usize, _: Step| if s == 1 { Err(Own::Enough(s)) } else { Ok(()) };
+    let train = |m: usize| ProductQuantizer::train_with(x.view(), m, &params, &Device::cpu(), observe).err().unwrap();
+    assert_eq!(train(m), Own::Enough(1));
+    assert!(matches!(train(4), Own::Library(message) if message.contains("m must be a divisor")));
 }
 
 #[test]

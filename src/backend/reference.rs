@@ -204,7 +204,6 @@ fn sq_distance_f64(x: &[f32], e: &[f32]) -> f64 {
 pub fn metrics<X: Element, E: Element>(x: MatrixView<'_, X>, codewords: MatrixView<'_, E>, labels: &[u32]) -> Metrics {
     let codewords = widen(codewords);
     let mut m = Metrics { histogram: vec![0; codewords.len()], ..Default::default() };
-    let mut energy = 0.0;
     for (i, &label) in labels.iter().enumerate() {
         if label == SENTINEL {
             m.skipped += 1;
@@ -214,14 +213,14 @@ pub fn metrics<X: Element, E: Element>(x: MatrixView<'_, X>, codewords: MatrixVi
         m.n += 1;
         m.histogram[label as usize] += 1;
         m.inertia += sq_distance_f64(&row, &codewords[label as usize]);
-        energy += row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        m.energy += row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
     }
     m.dead = m.histogram.iter().filter(|&&uses| uses == 0).count() as u64;
     if m.n > 0 {
         let n = m.n as f64;
         m.distortion = m.inertia / n;
         m.mse = m.distortion / x.cols() as f64;
-        m.snr_db = if m.inertia == 0.0 { f64::INFINITY } else { 10.0 * (energy / m.inertia).log10() };
+        m.snr_db = if m.inertia == 0.0 { f64::INFINITY } else { 10.0 * (m.energy / m.inertia).log10() };
         let shares = m.histogram.iter().filter(|&&uses| uses > 0).map(|&uses| uses as f64 / n);
         m.perplexity = (-shares.map(|share| share * share.ln()).sum::<f64>()).exp();
         m.utilization = (codewords.len() as u64 - m.dead) as f64 / codewords.len() as f64;

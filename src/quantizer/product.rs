@@ -5,7 +5,7 @@ use crate::backend::{AssignOptions, SENTINEL, assign_into, checked_len, decode_i
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::KMeans;
+use crate::kmeans::{KMeans, RowSource, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use std::fmt::Write as _;
 
@@ -43,6 +43,27 @@ pub struct ProductQuantizer {
     packed: Packed,
 }
 
+/// What [`ProductQuantizer::train_with`] learned.
+#[derive(Clone)]
+pub struct ProductFit {
+    /// The sub-quantizers.
+    pub quantizer: ProductQuantizer,
+    /// How each of them was learned.
+    pub parts: Vec<SourceFit>,
+}
+
+/// What ends a training: errors of rows are told of whole rows, those of the caller as they are.
+enum Stop<E> {
+    Library(Error),
+    Observer(E),
+}
+
+impl<E> From<Error> for Stop<E> {
+    fn from(error: Error) -> Stop<E> {
+        Stop::Library(error)
+    }
+}
+
 impl ProductQuantizer {
     /// Sub-quantizers with given codebooks, one after the other in `codewords`, `[m k, d/m]`.
     ///
@@ -66,21 +87,53 @@ impl ProductQuantizer {
         params: &KMeans,
         device: &Device,
     ) -> Result<ProductQuantizer> {
+        Ok(ProductQuantizer::train_with(x, m, params, device, |_, _| Ok::<(), Error>(()))?.quantizer)
+    }
+
+    /// [`ProductQuantizer::train`], told step by step with the number of the sub-quantizer that is learned: an error of
+    /// `observe` ends the training and is handed back.
+    ///
+    /// # Errors
+    /// - Those of [`ProductQuantizer::train`] and of `observe`.
+    ///
+    /// ```
+    /// use codeword::{Device, Error, KMeans, MatrixView, ProductQuantizer};
+    /// let x = MatrixView::new(&[0.0f32, 5.0, 0.0, 7.0, 9.0, 5.0, 9.0, 7.0], 4, 2)?;
+    /// let fit = ProductQuantizer::train_with(x, 2, &KMeans::new(1), &Device::cpu(), |s, step| {
+    ///     println!("sub-quantizer {s}: {step:?}");
+    ///     Ok::<(), Error>(())
+    /// })?;
+    /// assert_eq!((fit.parts[0].inertia, fit.parts[1].inertia), (81.0, 4.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn train_with<T: Element, E: From<Error> + Send>(
+        x: MatrixView<'_, T>,
+        m: usize,
+        params: &KMeans,
+        device: &Device,
+        mut observe: impl FnMut(usize, Step) -> Result<(), E>,
+    ) -> Result<ProductFit, E> {
         const OP: &str = "ProductQuantizer::train";
         let d = x.cols();
         if m == 0 || !d.is_multiple_of(m) {
             let got = with_divisors(m, d);
             let expected = format!("a divisor of the {d} dimensions; append columns of zeros for others");
-            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got });
+            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got }.into());
         }
         let packed = Packed::new(OP, m, params.k())?;
         let width = d / m;
         let learn = |s: usize| {
             let params = params.clone().raise_seed(s as u64);
-            let fit = params.fit(x.columns(s * width..(s + 1) * width)?, device);
-            Ok(fit.map_err(|error| of_whole_rows(OP, x, 0, error))?.codebook)
+            let mut part = RowSource::held(x.columns(s * width..(s + 1) * width)?);
+            let fit = params.fit_source(&mut part, None, device, |step, _| observe(s, step).map_err(Stop::Observer));
+            fit.map_err(|stop| match stop {
+                Stop::Library(error) => of_whole_rows(OP, x, 0, error).into(),
+                Stop::Observer(error) => error,
+            })
         };
-        Ok(ProductQuantizer { codebooks: (0..m).map(learn).collect::<Result<_>>()?, packed })
+        let parts: Vec<SourceFit> = (0..m).map(learn).collect::<Result<_, E>>()?;
+        let codebooks = parts.iter().map(|part| part.codebook.clone()).collect();
+        Ok(ProductFit { quantizer: ProductQuantizer { codebooks, packed }, parts })
     }
 
     /// Number of sub-quantizers.
