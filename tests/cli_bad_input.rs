@@ -182,7 +182,12 @@ fn a_model_of_another_quantizer_is_refused() {
     let header = format!(r#"{metadata}"codebook":{{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}}}"#);
     let values = [0; 8];
     folder.write("e.safetensors", &[&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &values].concat());
-    fails(&folder, &["eval", "x.npy", "-c", "e.safetensors"], BAD_INPUT, &["e.safetensors", "quantizer pq", "(k, d)"]);
+    fails(
+        &folder,
+        &["eval", "x.npy", "-c", "e.safetensors"],
+        BAD_INPUT,
+        &["e.safetensors", "quantizer pq", "(m, k, d/m)", "(k, d)"],
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::cli::devices::DeviceChoice;
 use crate::cli::values::{
-    CodeDtype, InitChoice, Policy, PrecisionChoice, ProgressChoice, Reinterpret, Size, share, weight,
+    CodeDtype, InitChoice, Policy, PrecisionChoice, ProgressChoice, Quantizer, Reinterpret, Size, share, weight,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ Examples:
   codeword train x.npy -k 256 -o codebook.npy
   codeword encode x.npy -c codebook.npy -o codes.npy
   codeword decode codes.npy -c codebook.npy -o reconstruction.npy
-  codeword eval x.npy -c codebook.npy";
+  codeword eval x.npy -c codebook.npy
+  codeword search queries.npy --codes codes.npy -c pq.safetensors -k 10 -o ids.npy";
 
 /// Exact vector quantization: certified nearest codewords, the same codes on every device.
 #[derive(Debug, Parser)]
@@ -36,6 +37,7 @@ pub enum Verb {
     Decode(Decode),
     Distances(Distances),
     Eval(Eval),
+    Search(Search),
     Inspect(Inspect),
     /// Say what devices, libraries and instruction sets this machine offers, and why not
     Doctor,
@@ -46,7 +48,7 @@ pub enum Verb {
     },
 }
 
-/// Learn a codebook from vectors, by k-means
+/// Learn a codebook or a product quantizer from vectors, by k-means
 ///
 /// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit.
 /// Vectors that do not fit into --max-memory are read again in every pass. Codewords that no vector is nearest to move
@@ -55,11 +57,18 @@ pub enum Verb {
 pub struct Train {
     #[command(flatten)]
     pub vectors: Vectors,
-    /// Codewords to learn
+    /// What to learn
+    #[arg(long, value_name = "QUANTIZER", default_value = "vq")]
+    pub quantizer: Quantizer,
+    /// Sub-quantizers of a product quantizer: a divisor of the dimensions
+    #[arg(short, long = "sub-quantizers", value_name = "M", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub m: Option<u32>,
+    /// Codewords to learn, by each sub-quantizer
     #[arg(short, long = "codewords", value_name = "K", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..u32::MAX as i64))]
     pub k: u32,
-    /// Codebook to write: f32 of shape (K, d) (.npy, or .safetensors with metadata)
+    /// Codebook to write: f32 of shape (K, d), of a product quantizer (M, K, d/M) (.npy, or .safetensors with metadata)
     #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// Also write the code of every vector, as encode would
@@ -111,7 +120,8 @@ pub struct Train {
 /// Write the nearest codeword of every vector
 ///
 /// The code is the lowest index among the codewords nearest in real-number arithmetic: the same on every device, for
-/// every thread count and memory limit. CODES has the leading axes of X as its shape.
+/// every thread count and memory limit. CODES has the leading axes of X as its shape; those of a product quantizer have
+/// one more axis, of the numbers of its sub-quantizers.
 #[derive(Debug, ClapArgs)]
 pub struct Encode {
     #[command(flatten)]
@@ -140,7 +150,8 @@ pub struct Encode {
 
 /// Write the codewords that codes stand for
 ///
-/// The output is f32 and has one axis more than CODES. The code 4294967295 (of --non-finite sentinel) becomes a
+/// The output is f32 and has one axis more than CODES; of a product quantizer the vectors take the place of the last
+/// axis. The code 4294967295 (of --non-finite sentinel) becomes a
 /// vector of NaN.
 #[derive(Debug, ClapArgs)]
 pub struct Decode {
@@ -163,24 +174,57 @@ pub struct Distances {
     #[command(flatten)]
     pub vectors: Vectors,
     #[command(flatten)]
-    pub model: Model,
+    pub codebook: Codebook,
     /// Distances to write: f32, the last axis of X replaced by the codewords (.npy)
     #[arg(short, long, value_name = "D", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
 }
 
-/// Say how well a codebook represents vectors
+/// Say how well a model represents vectors
 #[derive(Debug, ClapArgs)]
 pub struct Eval {
     #[command(flatten)]
     pub vectors: Vectors,
     #[command(flatten)]
     pub model: Model,
-    /// Weight of the commitment loss
-    #[arg(long, value_name = "BETA", default_value_t = 0.25, allow_negative_numbers = true, value_parser = weight)]
-    pub beta: f64,
+    /// Weight of the commitment loss of a codebook [default: 0.25]
+    #[arg(long, value_name = "BETA", allow_negative_numbers = true, value_parser = weight)]
+    pub beta: Option<f64>,
     #[command(flatten)]
     pub non_finite: NonFinite,
+}
+
+/// Find the codes nearest to queries
+///
+/// By asymmetric distances: of the query as it is to the vector that a code of a product quantizer stands for. All codes
+/// are looked at; equal distances are in the order of the codes. IDS and distances are the same on every device and for
+/// every thread count. The codes are in memory, the queries need not be.
+#[derive(Debug, ClapArgs)]
+pub struct Search {
+    /// Queries along the last axis: f16, f32, f64 or integers, any rank (.npy, .safetensors)
+    #[arg(value_name = "Q", value_hint = ValueHint::FilePath)]
+    pub queries: PathBuf,
+    /// Read a 2-byte array Q as bf16, which .npy has no name for
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<Reinterpret>,
+    /// Codes to search, as encode writes them: integers of shape (n, m)
+    #[arg(long, value_name = "CODES", value_hint = ValueHint::FilePath)]
+    pub codes: PathBuf,
+    #[command(flatten)]
+    pub model: Model,
+    /// Neighbours to find for each query
+    #[arg(short, long = "neighbors", value_name = "K", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub k: u32,
+    /// Numbers of the nearest codes to write, from 0, nearest first: u32, the last axis of Q replaced by K (.npy)
+    #[arg(short, long, value_name = "IDS", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Also write their squared distances, f32, in the shape of IDS
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub distances: Option<PathBuf>,
+    /// Also say how often the true nearest vector was found, which the first column of these integers names for each query
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ground_truth: Option<PathBuf>,
 }
 
 /// Say what a file holds
@@ -209,11 +253,25 @@ pub struct Vectors {
     pub dtype: Option<Reinterpret>,
 }
 
-/// The codebook a verb reads.
+/// The model a verb reads.
 #[derive(Debug, ClapArgs)]
 pub struct Model {
-    /// Codebook of shape (k, d) (.npy, .safetensors, .fvecs, .fbin, ...)
+    /// Codebook of shape (k, d), or product quantizer of shape (m, k, d/m) (.npy, .safetensors, .fvecs, ...)
     #[arg(short, long = "codebook", value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub codebook: PathBuf,
+    /// Read a 2-byte codebook as bf16, which .npy has no name for
+    #[arg(long, value_name = "TYPE")]
+    pub codebook_dtype: Option<Reinterpret>,
+    /// What MODEL is, where the file does not say so [default: what the file says, or vq]
+    #[arg(long, value_name = "QUANTIZER")]
+    pub quantizer: Option<Quantizer>,
+}
+
+/// The codebook of a verb that takes nothing else.
+#[derive(Debug, ClapArgs)]
+pub struct Codebook {
+    /// Codebook of shape (k, d) (.npy, .safetensors)
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub codebook: PathBuf,
     /// Read a 2-byte codebook as bf16, which .npy has no name for
     #[arg(long, value_name = "TYPE")]

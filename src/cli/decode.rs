@@ -1,45 +1,48 @@
 //! `codeword decode`: the codewords that codes stand for.
 
 use crate::cli::args::{Decode, Global};
-use crate::cli::exit::{Exit, Failure, OrExit, Result};
-use crate::cli::input::{self, Model, index_text, multi_index};
+use crate::cli::codes::{self, Codes};
+use crate::cli::exit::Result;
+use crate::cli::model::Model;
 use crate::cli::output::{self, Output, Target};
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, shape_text};
 use crate::cli::stream::{Block, Stream};
-use codeword::io::npy::{Reader, Scalar};
-use codeword::{Error, decode_into};
+use crate::cli::values::Quantizer;
+use codeword::io::npy::Scalar;
+use codeword::{Codebook, Error, ProductQuantizer, decode_into};
 use serde_json::json;
 
 pub fn run(args: &Decode, global: &Global) -> Result<()> {
     let mut clock = Clock::start();
-    let codes = input::open(&args.codes, None)?;
-    let dtype = codes.header().scalar;
-    if dtype.is_float() {
-        let message = format!(
-            "{}: expected integer codes, got {}; name the file that encode wrote",
-            args.codes.display(),
-            dtype.name()
-        );
-        return Err(Failure::new(Exit::BadInput, message));
-    }
+    let reader = codes::open(&args.codes)?;
+    let dtype = reader.header().scalar;
     let model = Model::open(&args.model)?;
-    let (n, d, k) = (codes.elements(), model.d, model.k);
-    let mut shape = codes.header().shape.clone();
+    let mut codes = Codes::new(&reader, &model)?;
+    let (n, d, k, m) = (codes.n, model.d, model.k, model.m as u64);
+    let mut shape = match model.quantizer {
+        Quantizer::Vq => reader.header().shape.clone(),
+        Quantizer::Pq => reader.leading().to_vec(),
+    };
     shape.push(d);
-    let mut target = Target::new("vectors", &args.output, Scalar::F32, &shape, &codes)?;
+    let mut target = Target::new("vectors", &args.output, Scalar::F32, &shape, &reader)?;
     // One axis of codes has no order that could be inherited.
-    target.header.fortran_order &= shape.len() > 2;
+    target.header.fortran_order &= reader.header().shape.len() > 1;
     let targets = [target];
-    output::check(&targets, &[&codes, &model.reader], global)?;
+    output::check(&targets, &[&reader, &model.reader], global)?;
     let devices = global.open_devices()?;
     let pace = devices.pace();
     let device = devices.only("decode")?;
 
-    let cost = RowCost { buffer: 4 + 4 * d as u64, scratch: 0, work: 0 };
+    let scratch = match model.quantizer {
+        Quantizer::Vq => 0,
+        // Packed codes, and the vectors once more.
+        Quantizer::Pq => 2 * m + 4 * d as u64,
+    };
+    let cost = RowCost { buffer: 4 * m + 4 * d as u64, scratch, work: 0 };
     let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
-        let inputs = [("codes", &codes), ("codebook", &model.reader)];
+        let inputs = [("codes", &reader), ("codebook", &model.reader)];
         let plan = Plan {
             verb: "decode",
             inputs: &inputs,
@@ -54,17 +57,15 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
         return plan.print(global);
     }
 
-    let codebook = model.load(&device, &mut clock)?;
+    let loaded = match model.quantizer {
+        Quantizer::Vq => Loaded::Codebook(model.load(&device, &mut clock)?),
+        Quantizer::Pq => Loaded::Product(model.load_product(&device, &mut clock)?),
+    };
     let [target] = &targets;
     let mut output = Output::create(target.clone())?;
-    let mut scratch = Vec::new();
-    let read = |block: &mut Block| {
-        block.codes.resize(block.rows, 0);
-        codes.read_codes(block.first, &mut block.codes, &mut scratch).or_exit(Exit::BadInput)
-    };
+    let read = |block: &mut Block| codes.read(block.first, block.rows, &mut block.codes);
     let compute = |block: &mut Block| {
-        block.x.resize(block.rows * d, 0.0);
-        decode_into(&block.codes, &codebook, &mut block.x).map_err(|error| explain(error, block.first, &codes, &model))
+        loaded.decode(block, d).map_err(|error| codes::explain(error, block.first, n, &reader, &model))
     };
     let stream = Stream { verb: "decode", n, unit: "codes", blocks, global };
     let times = stream.run(read, compute, |block| output.write_rows(block.first, &block.x))?;
@@ -74,29 +75,30 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
     if global.json {
         let verb = "decode";
         let report = Report { verb, device: &device, n, d, k, dtype, precision: None, seconds, tiers: None };
-        return report.print(json!({"outputs": report::targets(&targets)}));
+        let (quantizer, outputs) = (model.quantizer.name(), report::targets(&targets));
+        return report.print(json!({"quantizer": quantizer, "m": m, "outputs": outputs}));
     }
     let shape = shape_text(&shape);
     global.say(&format!("{}: {shape} f32 vectors in {}", args.output.display(), seconds.text(n)));
     Ok(())
 }
 
-/// Puts the position of a wrong code in terms of the whole file.
-fn explain(error: Error, first: usize, codes: &Reader, model: &Model) -> Failure {
-    match error {
-        Error::CodeOutOfRange { position, code, k, .. } => {
-            let position = first + position;
-            let header = codes.header();
-            let position = index_text(&multi_index(&header.shape, header.fortran_order, position), position);
-            let message = format!(
-                "{}: code {code} at position {position} names no codeword: {} holds {k} (codes 0 to {}); name the codebook \
-                 that the codes were made with",
-                codes.file().display(),
-                model.reader.file().display(),
-                k - 1
-            );
-            Failure::new(Exit::BadInput, message)
+/// What makes vectors of codes.
+enum Loaded {
+    Codebook(Codebook),
+    Product(ProductQuantizer),
+}
+
+impl Loaded {
+    fn decode(&self, block: &mut Block, d: usize) -> std::result::Result<(), Error> {
+        block.x.resize(block.rows * d, 0.0);
+        match self {
+            Loaded::Codebook(codebook) => decode_into(&block.codes, codebook, &mut block.x),
+            Loaded::Product(quantizer) => {
+                let vectors = quantizer.decode(&quantizer.pack(&block.codes)?)?;
+                block.x.copy_from_slice(vectors.as_slice());
+                Ok(())
+            }
         }
-        error => Failure { exit: Exit::of(&error), error: error.into() },
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::cli::args::{Distances, Global};
 use crate::cli::exit::Result;
-use crate::cli::input::{Model, Vectors};
+use crate::cli::input::Vectors;
+use crate::cli::model::Model;
 use crate::cli::output::{self, Output, Target};
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, shape_text};
@@ -14,7 +15,7 @@ use serde_json::json;
 pub fn run(args: &Distances, global: &Global) -> Result<()> {
     let mut clock = Clock::start();
     let vectors = Vectors::open(&args.vectors)?;
-    let model = Model::open(&args.model)?;
+    let model = Model::open_codebook(&args.codebook, "distances")?;
     model.check_fits(&vectors)?;
     let (n, d, k) = (vectors.n, vectors.d, model.k);
     let mut shape = vectors.reader.leading().to_vec();

@@ -1,12 +1,12 @@
 //! Input files: opened, checked against each other, and errors put in terms of the file as a whole.
 
-use crate::cli::args::{self};
+use crate::cli::args;
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
-use crate::cli::report::{Clock, shape_text, size_text};
+use crate::cli::report::size_text;
 use crate::cli::signals::STOP;
 use crate::cli::values::Reinterpret;
+use codeword::Error;
 use codeword::io::npy::{Reader, Scalar};
-use codeword::{Codebook, Device, Error, MatrixView};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -63,87 +63,6 @@ impl Vectors {
             }
             error => Failure { exit: Exit::of(&error), error: error.into() },
         }
-    }
-}
-
-/// A codebook that is open but not loaded yet.
-pub struct Model {
-    pub reader: Reader,
-    pub k: usize,
-    pub d: usize,
-}
-
-impl Model {
-    pub fn open(args: &args::Model) -> Result<Model> {
-        let reader = open(&args.codebook, args.codebook_dtype)?;
-        let shape = &reader.header().shape;
-        let bad = |what: &str| {
-            let message = format!("{}: expected a codebook of shape (k, d), got {what}", reader.file().display());
-            Err(Failure::new(Exit::BadInput, message))
-        };
-        if let Some(quantizer) = reader.metadata().get("quantizer").filter(|name| *name != "vq") {
-            return bad(&format!("a model of the quantizer {quantizer}, which this version cannot use"));
-        }
-        match shape[..] {
-            [k, d] if k == 0 || d == 0 => {
-                bad(&format!("{}; at least one codeword and one dimension are needed", shape_text(shape)))
-            }
-            [k, _] if k >= u32::MAX as usize => {
-                bad(&format!("{}; codes are u32, so 4294967294 codewords are the most", shape_text(shape)))
-            }
-            [k, d] => Ok(Model { k, d, reader }),
-            [_, _, _] => bad(&format!(
-                "{}; product and residual codebooks are not supported, cut out one (k, d) codebook",
-                shape_text(shape)
-            )),
-            _ => bad(&format!("{}; reshape it", shape_text(shape))),
-        }
-    }
-
-    /// Refuses vectors of another dimension.
-    pub fn check_fits(&self, vectors: &Vectors) -> Result<()> {
-        if self.d == vectors.d {
-            return Ok(());
-        }
-        let message = format!(
-            "{}: expected vectors of {} columns, as the codewords of {} have, got {} of shape {}; name the codebook that \
-             was made for these vectors, or move their components to the last axis",
-            vectors.reader.file().display(),
-            self.d,
-            self.reader.file().display(),
-            vectors.d,
-            shape_text(&vectors.reader.header().shape)
-        );
-        Err(Failure::new(Exit::BadInput, message))
-    }
-
-    /// Reads the codewords. How many of them f32 could not hold exactly is told as a warning.
-    pub fn load(&self, device: &Device, clock: &mut Clock) -> Result<Codebook> {
-        let name = self.reader.file().display();
-        let mut codewords: Vec<f32> = Vec::new();
-        // The file is as large as its shape says, but it may be sparse, and memory is not.
-        let len = self.k.checked_mul(self.d).filter(|&len| codewords.try_reserve_exact(len).is_ok());
-        let Some(len) = len else {
-            let bytes = 4.0 * self.k as f64 * self.d as f64;
-            let message =
-                format!("{name}: its codewords need {} of memory, and there is not that much", size_text(bytes as u64));
-            return Err(Failure::new(Exit::Failed, message));
-        };
-        codewords.resize(len, 0.0);
-        let rounded =
-            clock.load(|| self.reader.read_rows(0, &mut codewords, &mut Vec::new())).or_exit(Exit::BadInput)?;
-        if rounded > 0 {
-            log::warn!("{name}: {rounded} of {} codewords were rounded to f32", self.k);
-        }
-        let view = MatrixView::new(&codewords, self.k, self.d).or_exit(Exit::BadInput)?;
-        clock.prepare(|| Codebook::new(view, device)).map_err(|error| match error {
-            Error::NonFinite { row, col, got, .. } => {
-                let message =
-                    format!("{name}: codeword {row} holds {got} in column {col}; remove it or retrain the codebook");
-                Failure::new(Exit::BadInput, message)
-            }
-            error => Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name.to_string()) },
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line tool: one file per verb, and what they share.
 
 mod args;
+mod codes;
 mod completions;
 mod decode;
 mod devices;
@@ -11,11 +12,15 @@ mod eval;
 mod exit;
 mod input;
 mod inspect;
+mod model;
 mod output;
 mod pipeline;
 mod plan;
 mod progress;
+mod ranked;
+mod recall;
 mod report;
+mod search;
 mod shares;
 mod signals;
 mod stream;
@@ -52,6 +57,7 @@ pub fn run() -> Result<()> {
         Verb::Decode(args) => decode::run(args, global),
         Verb::Distances(args) => distances::run(args, global),
         Verb::Eval(args) => eval::run(args, global),
+        Verb::Search(args) => search::run(args, global),
         Verb::Inspect(args) => inspect::run(args, global),
         Verb::Doctor => doctor::run(global),
         Verb::Completions { shell } => completions::run(*shell),

@@ -4,6 +4,7 @@ use crate::cli::args::Global;
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::output::Target;
 use crate::cli::report::{self, count_text, shape_text, size_text};
+use crate::cli::values::Size;
 use codeword::Precision;
 use codeword::io::npy::{Header, Reader};
 use serde_json::json;
@@ -42,8 +43,13 @@ pub struct Blocks {
 impl Blocks {
     /// The split of `n` rows, for devices `pace` times as fast as a processor.
     pub fn new(n: usize, cost: RowCost, pace: u64, global: &Global) -> Result<Blocks> {
-        let per_row = cost.buffer.saturating_mul(BUFFERS as u64).saturating_add(cost.scratch).max(1);
-        let limit = match global.max_memory {
+        Blocks::within(n, cost, pace, global.max_memory)
+    }
+
+    /// As [`Blocks::new`], with a limit of its own.
+    pub fn within(n: usize, cost: RowCost, pace: u64, max_memory: Option<Size>) -> Result<Blocks> {
+        let per_row = Blocks::least(cost);
+        let limit = match max_memory {
             Some(size) if size.0 < per_row => {
                 let message = format!(
                     "--max-memory {} holds no ring of {BUFFERS} buffers: one row in each takes {}; allow at least that",
@@ -60,11 +66,25 @@ impl Blocks {
             .min((MAX_WORK.saturating_mul(pace) / cost.work.max(1)).max(MIN_ROWS))
             .max(1)
             .min(n.max(1) as u64);
-        let blocks = (n as u64).div_ceil(rows).max(1);
-        let buffers = blocks.min(BUFFERS as u64);
-        let memory = rows.saturating_mul(cost.buffer.saturating_mul(buffers).saturating_add(cost.scratch));
-        // Both fit: `rows` is at most n, `buffers` at most BUFFERS.
-        Ok(Blocks { rows: rows as usize, buffers: buffers as usize, memory })
+        // Fits: at most n.
+        Ok(Blocks::of(rows as usize, n, cost))
+    }
+
+    /// The memory below which there is no split.
+    pub fn least(cost: RowCost) -> u64 {
+        cost.buffer.saturating_mul(BUFFERS as u64).saturating_add(cost.scratch).max(1)
+    }
+
+    /// The same in blocks of at most so many rows.
+    pub fn at_most(self, rows: usize, n: usize, cost: RowCost) -> Blocks {
+        Blocks::of(self.rows.min(rows), n, cost)
+    }
+
+    fn of(rows: usize, n: usize, cost: RowCost) -> Blocks {
+        let buffers = n.div_ceil(rows).clamp(1, BUFFERS);
+        let memory =
+            (rows as u64).saturating_mul(cost.buffer.saturating_mul(buffers as u64).saturating_add(cost.scratch));
+        Blocks { rows, buffers, memory }
     }
 }
 
@@ -162,7 +182,6 @@ pub fn precision_text(precision: Precision) -> &'static str {
 mod tests {
     use super::*;
     use crate::cli::args::Args;
-    use crate::cli::values::Size;
     use clap::Parser;
 
     fn global(max_memory: Option<u64>) -> Global {

@@ -1,5 +1,6 @@
 //! `.safetensors` files as the tool writes them: small, whole, the same bytes for the same content.
 
+use crate::cli::values::Quantizer;
 use serde_json::{Map, Value, json};
 
 /// An array to write.
@@ -42,12 +43,15 @@ pub fn file(tensors: &[Tensor], metadata: &[(&str, String)]) -> Vec<u8> {
 }
 
 /// What every file of the tool says of itself.
-pub fn metadata(format: &str, k: usize, d: usize) -> Vec<(&'static str, String)> {
-    vec![
+pub fn metadata(format: &str, quantizer: Quantizer, m: usize, k: usize, d: usize) -> Vec<(&'static str, String)> {
+    let mut entries = vec![
         ("format", format.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
-        ("quantizer", "vq".into()),
-        ("k", k.to_string()),
-        ("d", d.to_string()),
-    ]
+        ("quantizer", quantizer.name().into()),
+    ];
+    if quantizer != Quantizer::Vq {
+        entries.push(("m", m.to_string()));
+    }
+    entries.extend([("k", k.to_string()), ("d", d.to_string())]);
+    entries
 }

@@ -47,6 +47,29 @@ pub enum InitChoice {
     Hierarchical,
 }
 
+/// What turns vectors into codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quantizer {
+    /// A codebook: one number for a vector
+    Vq,
+    /// A product quantizer: m numbers, one for each part of a vector
+    Pq,
+}
+
+impl Quantizer {
+    /// As flags and models name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantizer::Vq => "vq",
+            Quantizer::Pq => "pq",
+        }
+    }
+
+    pub fn of_name(name: &str) -> Option<Quantizer> {
+        Quantizer::value_variants().iter().copied().find(|quantizer| quantizer.name() == name)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Reinterpret {
     Bf16,

@@ -20,7 +20,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn new(path: &Path, args: &Train, vectors: &Vectors) -> Checkpoint {
-        let mut metadata = tensors::metadata(FORMAT, args.k as usize, vectors.d);
+        let mut metadata = tensors::metadata(FORMAT, args.quantizer, 1, args.k as usize, vectors.d);
         let or_all = |count: Option<u32>| count.map_or("all".to_string(), |count| count.to_string());
         metadata.extend([
             ("vectors", vectors.n.to_string()),

@@ -8,15 +8,22 @@ use crate::cli::output::{self, Output, Target};
 use crate::cli::plan::Blocks;
 use crate::cli::stream::{Block, Stream};
 use crate::cli::tensors::{self, Tensor, Values};
-use crate::cli::values::CodeDtype;
+use crate::cli::values::{CodeDtype, Quantizer};
 use codeword::io::npy::{Reader, Scalar};
-use codeword::{AssignOptions, Codebook, SourceFit, assign_into};
+use codeword::{AssignOptions, Codebook, assign_into};
 use std::path::Path;
 
 /// The arrays to write, the codebook first.
 pub fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
     let (reader, k) = (&vectors.reader, args.k as usize);
-    let mut targets = vec![Target::new("codebook", &args.output, Scalar::F32, &[k, vectors.d], reader)?.in_c_order()];
+    let shape = match args.quantizer {
+        Quantizer::Vq => vec![k, vectors.d],
+        Quantizer::Pq => {
+            let m = args.m.map_or(1, |m| m as usize);
+            vec![m, k, vectors.d / m]
+        }
+    };
+    let mut targets = vec![Target::new("codebook", &args.output, Scalar::F32, &shape, reader)?.in_c_order()];
     if let Some(path) = &args.codes {
         targets.push(Target::new("codes", path, CodeDtype::smallest(k).scalar(), reader.leading(), reader)?);
     }
@@ -61,21 +68,31 @@ impl Outputs {
         Ok(Outputs { model, in_tensors, codes, plot: args.plot.as_deref().map(Output::whole).transpose()? })
     }
 
-    /// Writes the codebook and the plot.
-    pub fn write_model(&mut self, fit: &SourceFit) -> Result<()> {
-        let codewords = fit.codebook.codewords().or_exit(Exit::Failed)?;
-        let (k, d) = (codewords.rows(), codewords.cols());
-        if self.in_tensors {
-            let values: Vec<f32> = (0..k).flat_map(|j| codewords.row(j)).copied().collect();
-            let tensor = Tensor { name: "codebook", shape: vec![k, d], values: Values::F32(&values) };
-            self.model.write_whole(&tensors::file(&[tensor], &tensors::metadata("codeword", k, d)))?;
-        } else {
-            for j in 0..k {
-                self.model.write_rows(j, codewords.row(j))?;
-            }
+    /// Writes the codewords, of several codebooks one after the other.
+    pub fn write_model(&mut self, quantizer: Quantizer, codebooks: &[&Codebook]) -> Result<()> {
+        let mut values: Vec<f32> = Vec::new();
+        let (m, mut k, mut width) = (codebooks.len(), 0, 0);
+        for codebook in codebooks {
+            let codewords = codebook.codewords().or_exit(Exit::Failed)?;
+            (k, width) = (codewords.rows(), codewords.cols());
+            (0..k).for_each(|j| values.extend(codewords.row(j)));
         }
+        if !self.in_tensors {
+            return self.model.write_rows(0, &values);
+        }
+        let (name, shape) = match quantizer {
+            Quantizer::Vq => ("codebook", vec![k, width]),
+            Quantizer::Pq => ("codebooks", vec![m, k, width]),
+        };
+        let tensor = Tensor { name, shape, values: Values::F32(&values) };
+        let metadata = tensors::metadata("codeword", quantizer, m, k, m * width);
+        self.model.write_whole(&tensors::file(&[tensor], &metadata))
+    }
+
+    /// Writes the plot, where one is wanted.
+    pub fn write_plot(&mut self, curve: &[f64], counts: &[u64]) -> Result<()> {
         match &mut self.plot {
-            Some(output) => output.write_whole(plot::training(&fit.curve, &fit.counts)?.as_bytes()),
+            Some(output) => output.write_whole(plot::training(curve, counts)?.as_bytes()),
             None => Ok(()),
         }
     }

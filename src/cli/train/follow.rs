@@ -9,7 +9,12 @@ use codeword::{KMeansState, Step};
 pub struct Follow {
     progress: Progress,
     k: u32,
-    /// Passes, or batches and the pass over all rows: how many there are, and how many are done.
+    /// Rows of a pass.
+    n: usize,
+    /// Which of several sub-quantizers is learned, and how many there are.
+    part: u64,
+    parts: u64,
+    /// Passes, or batches and the pass over all rows: how many there are for each part, and how many are done.
     passes: u64,
     done: u64,
     /// Rows of a batch, and of this pass so far.
@@ -26,7 +31,19 @@ impl Follow {
         let left = labelled.saturating_sub(done.saturating_mul(batch.unwrap_or(n) as u64));
         let total = usize::try_from(left).unwrap_or(usize::MAX);
         let progress = Progress::new(global, "train", total, "vectors");
-        Follow { progress, k: args.k, passes, done, batch, rows: 0, inertia: String::new() }
+        let parts = args.m.map_or(1, u64::from);
+        Follow { progress, k: args.k, n, part: 0, parts, passes, done, batch, rows: 0, inertia: String::new() }
+    }
+
+    /// A step of one of several sub-quantizers.
+    pub fn step_of_part(&mut self, part: usize, step: Step) {
+        if self.part != part as u64 {
+            // The one before may have converged early.
+            let left = self.passes.saturating_sub(self.done).saturating_mul(self.n as u64);
+            self.progress.advance(usize::try_from(left).unwrap_or(usize::MAX));
+            (self.part, self.done, self.rows, self.inertia) = (part as u64, 0, 0, String::new());
+        }
+        self.step(step);
     }
 
     pub fn step(&mut self, step: Step) {
@@ -57,6 +74,7 @@ impl Follow {
     }
 
     fn tell(&mut self) {
-        self.progress.tell(format!("vectors, pass {}/{}{}", self.done, self.passes, self.inertia));
+        let part = if self.parts > 1 { format!("part {}/{}, ", self.part + 1, self.parts) } else { String::new() };
+        self.progress.tell(format!("vectors, {part}pass {}/{}{}", self.done, self.passes, self.inertia));
     }
 }

@@ -1,155 +1,35 @@
-//! `codeword train`: a codebook learned from vectors.
+//! `codeword train`: a model learned from vectors.
 
 mod checkpoint;
+mod codebook;
 mod files;
 mod follow;
 mod plot;
+mod product;
 mod rows;
 
-use crate::cli::args::{self, Global, Train};
+use crate::cli::args::{Global, Train};
 use crate::cli::exit::{Exit, Failure, Result};
-use crate::cli::input::{self, Model, Vectors};
-use crate::cli::output;
-use crate::cli::pipeline::Times;
-use crate::cli::plan::{Plan, RowCost};
-use crate::cli::report::{self, Clock, Report, number, shape_text};
-use crate::cli::signals::STOP;
-use crate::cli::values::InitChoice;
-use checkpoint::Checkpoint;
-use codeword::io::npy::Reader;
-use codeword::{Codebook, Device, Error, Init, KMeans, KMeansState, Precision, Step};
-use files::Outputs;
-use follow::Follow;
-use rows::{Place, Rows};
-use serde_json::json;
+use crate::cli::input::Vectors;
+use crate::cli::report::shape_text;
+use crate::cli::values::{InitChoice, Quantizer};
+use codeword::{Codebook, Error, Init, KMeans, KMeansState, Precision};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 pub fn run(args: &Train, global: &Global) -> Result<()> {
-    let mut clock = Clock::start();
-    let vectors = Vectors::open(&args.vectors)?;
-    let (n, d, k) = (vectors.n, vectors.d, args.k as usize);
-    let weights = args.weights.as_deref().map(|file| open_weights(file, &vectors)).transpose()?;
-    let start = args.start.as_deref().map(|file| open_start(file, k, &vectors)).transpose()?;
-    check(args, &vectors, global)?;
-    let targets = files::targets(args, &vectors)?;
-    let mut inputs = vec![("vectors", &vectors.reader)];
-    inputs.extend(weights.as_ref().map(|reader| ("weights", reader)));
-    inputs.extend(start.as_ref().map(|model| ("start", &model.reader)));
-    files::check(args, &targets, &inputs, global)?;
-    let checkpoint = args.checkpoint.as_deref().map(|path| Checkpoint::new(path, args, &vectors));
-    let resumed = checkpoint.as_ref().filter(|_| args.resume).map(Checkpoint::read).transpose()?;
-    let device = global.open_devices()?.only("train")?;
-
-    let (place, blocks) = rows::plan(args, &vectors, global)?;
-    let learned_from = if let Place::Sample(count) = place { count } else { n };
-    let labelled = labelled(args, learned_from);
-    if global.dry_run {
-        let passes = (labelled / learned_from.max(1) as u64) as usize;
-        let work = (k as u64).saturating_mul(d as u64).saturating_mul(passes as u64);
-        let cost = RowCost { buffer: 4 * d as u64, scratch: 0, work };
-        let precision = Some(Precision::Exact);
-        let plan = Plan {
-            verb: "train",
-            inputs: &inputs,
-            targets: &targets,
-            n: learned_from,
-            cost,
-            passes,
-            blocks,
-            device: &device,
-            precision,
-        };
-        return plan.print(global);
-    }
-
-    let ended = |halt: Halt| match halt {
-        Halt::Stopped => interrupted(checkpoint.as_ref()),
-        Halt::Failed(failure) => failure,
-        Halt::Library(error) => explain(error, &vectors, args.weights.as_deref()),
-    };
-    if place == Place::File && start.is_none() && !args.resume && args.init == InitChoice::PlusPlus {
-        global.say(&format!(
-            "the vectors do not fit into --max-memory, and kmeans++ reads them {} times; allow more, or start with --init \
-             'kmeans||'",
-            k - 1
-        ));
-    }
-    let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(ended)?;
-    let weights = weights.zip(args.weights.as_deref());
-    let weights = weights.map(|(reader, file)| clock.load(|| rows.weights(&reader, file))).transpose()?;
-    if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {
-        log::warn!("{}: {rounded} rows of weights were rounded to f32", file.display());
-    }
-    let start = start.map(|model| model.load(&Device::cpu(), &mut clock)).transpose()?;
-    let params = params(args, start, resumed.clone());
-    let mut outputs = Outputs::create(args, &targets)?;
-
-    let mut follow = Follow::new(args, learned_from, labelled, resumed.as_ref(), global);
-    let observe = |step: Step, state: Option<&KMeansState>| {
-        if STOP.load(Ordering::Relaxed) {
-            return Err(Halt::Stopped);
+    match (args.quantizer, args.m) {
+        (Quantizer::Vq, None) => codebook::run(args, global),
+        (Quantizer::Vq, Some(m)) => {
+            let message = format!("-m {m}: a codebook has no sub-quantizers; leave it out, or add --quantizer pq");
+            Err(Failure::new(Exit::Usage, message))
         }
-        follow.step(step);
-        match (&checkpoint, step, state) {
-            (Some(checkpoint), Step::Moved { .. }, Some(state)) => Ok(checkpoint.write(state)?),
-            _ => Ok(()),
+        (Quantizer::Pq, Some(m)) => product::run(args, m as usize, global),
+        (Quantizer::Pq, None) => {
+            let message =
+                "--quantizer pq: expected -m M too, the number of sub-quantizers: a divisor of the dimensions";
+            Err(Failure::new(Exit::Usage, message))
         }
-    };
-    let weights = weights.as_ref().map(|(weights, _)| &weights[..]);
-    let fit = clock.prepare(|| params.fit_source(&mut rows.source(blocks.rows), weights, &device, observe)).map_err(
-        |halt| match halt {
-            Halt::Library(error) => ended(Halt::Library(rows.in_file(error))),
-            halt => ended(halt),
-        },
-    )?;
-    drop(follow);
-
-    let writing = Instant::now();
-    outputs.write_model(&fit)?;
-    if let Some(codes) = &mut outputs.codes {
-        files::write_codes(codes, &vectors, &fit.codebook, blocks, global)?;
     }
-    output::commit(outputs.into_all(), global.force)?;
-    let seconds = clock.stop(Times { write: writing.elapsed(), ..Times::default() });
-    let (rounded, dead) = (rows.rounded(), fit.counts.iter().filter(|&&count| count == 0).count());
-    if global.json {
-        let (verb, dtype, precision) = ("train", vectors.reader.header().scalar, Some(Precision::Exact));
-        let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: Some(fit.stats) };
-        // An infinite number has no form in JSON: it is null.
-        return report.print(json!({
-            "rounded_rows": rounded,
-            "learned_from": learned_from,
-            "streamed": place == Place::File,
-            "minibatch": args.minibatch,
-            "inertia": fit.inertia,
-            "iterations": fit.iterations(),
-            "converged": fit.converged,
-            "curve": fit.curve,
-            "dead": dead,
-            "seed": args.seed,
-            "run": fit.run,
-            "outputs": report::targets(&targets),
-        }));
-    }
-    let shape = shape_text(&targets[0].header.shape);
-    let (inertia, iterations, total) = (number(fit.inertia), fit.iterations(), seconds.total);
-    let end = if fit.converged { ", converged" } else { "" };
-    let of = if learned_from < n { format!(" of a sample of {learned_from}") } else { String::new() };
-    let path = args.output.display();
-    global.say(&format!(
-        "{path}: {shape} f32 codebook in {total:.2} s, inertia {inertia}{of} after {iterations} iterations{end}"
-    ));
-    if dead > 0 {
-        global.say(&format!(
-            "{dead} codewords are nearest to no vector: there are fewer different vectors, or too few iterations"
-        ));
-    }
-    if rounded > 0 {
-        global.say(&format!("{rounded} vectors were rounded to f32 before they were learned from"));
-    }
-    Ok(())
 }
 
 /// Why training ended early.
@@ -171,18 +51,6 @@ impl From<Failure> for Halt {
             Exit::Interrupted => Halt::Stopped,
             _ => Halt::Failed(failure),
         }
-    }
-}
-
-/// Ended by Ctrl-C.
-fn interrupted(checkpoint: Option<&Checkpoint>) -> Failure {
-    match checkpoint.filter(|checkpoint| checkpoint.path().exists()) {
-        Some(checkpoint) => {
-            let path = checkpoint.path().display();
-            let message = format!("interrupted; no codebook was written; add --resume to go on from {path}");
-            Failure::new(Exit::Interrupted, message)
-        }
-        None => Failure::interrupted(),
     }
 }
 
@@ -227,41 +95,6 @@ fn check(args: &Train, vectors: &Vectors, global: &Global) -> Result<()> {
         return Err(Failure::new(Exit::BadInput, message));
     }
     Ok(())
-}
-
-/// Opens the weights, one for each vector in the order in which the vectors are read.
-fn open_weights(file: &Path, vectors: &Vectors) -> Result<Reader> {
-    let reader = input::open(file, None)?;
-    let (shape, leading) = (&reader.header().shape, vectors.reader.leading());
-    let bad = |expected: String| {
-        let message = format!("{}: expected {expected}, got shape {}", file.display(), shape_text(shape));
-        Err(Failure::new(Exit::BadInput, message))
-    };
-    if shape[..] != [vectors.n] && shape != leading {
-        return bad(format!("one weight for each of {} vectors", vectors.n));
-    }
-    let in_columns = |reader: &Reader, axes: usize| reader.header().fortran_order && axes > 1;
-    if in_columns(&reader, shape.len()) || in_columns(&vectors.reader, leading.len()) {
-        return bad(
-            "weights and vectors in C order (numpy.ascontiguousarray) where there are several axes of them".into()
-        );
-    }
-    Ok(reader)
-}
-
-/// Opens the codebook to start from.
-fn open_start(file: &Path, k: usize, vectors: &Vectors) -> Result<Model> {
-    let model = Model::open(&args::Model { codebook: file.into(), codebook_dtype: None })?;
-    model.check_fits(vectors)?;
-    if model.k != k {
-        let message = format!(
-            "{}: expected {k} codewords to start from, got {}; ask for that many with -k",
-            file.display(),
-            model.k
-        );
-        return Err(Failure::new(Exit::BadInput, message));
-    }
-    Ok(model)
 }
 
 fn params(args: &Train, start: Option<Codebook>, resumed: Option<KMeansState>) -> KMeans {

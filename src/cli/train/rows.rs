@@ -7,9 +7,9 @@ use crate::cli::input::{self, Vectors};
 use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
 use crate::cli::report::{Clock, size_text};
 use crate::cli::signals::STOP;
-use crate::cli::values::InitChoice;
+use crate::cli::values::{InitChoice, Quantizer};
 use codeword::io::npy::Reader;
-use codeword::{Error, Matrix, RowSource};
+use codeword::{Error, Matrix, MatrixView, RowSource};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,6 +65,14 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     if all <= limit {
         return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory: all }));
     }
+    if args.quantizer != Quantizer::Vq {
+        let message = format!(
+            "--max-memory {}: the vectors that a product quantizer is learned from are held in memory, which takes {}; allow              that, or train on a --sample",
+            size_text(limit),
+            size_text(all)
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     // Two blocks, whole ones of the order in which rows are added up, with labels and distances of one of them.
     let one = ((1 << 18) / d).max(1).min(n);
     let (per_row, fixed) = (8 * d + 12, fixed.saturating_add(n.saturating_mul(beside)));
@@ -116,6 +124,11 @@ impl<'a> Rows<'a> {
             Some(held) => RowSource::held(held.view()),
             None => from_file(self.vectors, &self.rounded, block_rows),
         }
+    }
+
+    /// Those that are in memory.
+    pub fn held(&self) -> Option<MatrixView<'_, f32>> {
+        self.held.as_ref().map(Matrix::view)
     }
 
     pub fn rounded(&self) -> u64 {

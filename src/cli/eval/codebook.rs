@@ -1,8 +1,9 @@
-//! `codeword eval`: how well a codebook represents vectors.
+//! How well a codebook represents vectors.
 
 use crate::cli::args::{Eval, Global};
 use crate::cli::exit::{Exit, OrExit, Result};
-use crate::cli::input::{Model, Vectors};
+use crate::cli::input::Vectors;
+use crate::cli::model::Model;
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, number};
 use crate::cli::stream::{Block, Stream};
@@ -11,12 +12,8 @@ use serde_json::json;
 
 const WAY_OUT: &str = "remove or repair it, or leave such vectors out with --non-finite sentinel";
 
-pub fn run(args: &Eval, global: &Global) -> Result<()> {
-    let mut clock = Clock::start();
-    let vectors = Vectors::open(&args.vectors)?;
-    let model = Model::open(&args.model)?;
-    model.check_fits(&vectors)?;
-    let (n, d, k) = (vectors.n, vectors.d, model.k);
+pub fn run(args: &Eval, global: &Global, vectors: &Vectors, model: &Model, mut clock: Clock) -> Result<()> {
+    let (n, d, k, beta) = (vectors.n, vectors.d, model.k, args.beta.unwrap_or(0.25));
     let devices = global.open_devices()?;
     let pace = devices.pace();
     let device = devices.only("eval")?;
@@ -53,11 +50,11 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
         sum.add(x, &assignment.labels).or_exit(Exit::Failed)
     };
     let stream = Stream { verb: "eval", n, unit: "vectors", blocks, global };
-    let (times, rounded) = stream.run_vectors(&vectors, compute, |_| Ok(()))?;
+    let (times, rounded) = stream.run_vectors(vectors, compute, |_| Ok(()))?;
     let (seconds, metrics) = (clock.stop(times), sum.finish());
 
     let dtype = vectors.reader.header().scalar;
-    let rate = (k as f64).log2();
+    let rate = model.rate();
     if global.json {
         let (verb, precision) = ("eval", Some(options.precision));
         let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: Some(stats) };
@@ -65,12 +62,12 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
         return report.print(json!({
             "rounded_rows": rounded,
             "skipped_rows": metrics.skipped,
-            "beta": args.beta,
+            "beta": beta,
             "inertia": metrics.inertia,
             "distortion": metrics.distortion,
             "mse": metrics.mse,
             "codebook_loss": metrics.mse,
-            "commitment_loss": args.beta * metrics.mse,
+            "commitment_loss": beta * metrics.mse,
             "snr_db": metrics.snr_db,
             "perplexity": metrics.perplexity,
             "utilization": metrics.utilization,
@@ -82,7 +79,7 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
         ["vectors".into(), format!("{n} x {d} {}", dtype.name()), vectors.reader.file().display().to_string()],
         ["codewords".into(), k.to_string(), model.reader.file().display().to_string()],
     ];
-    rows.extend(table(&metrics, args.beta, rate, k));
+    rows.extend(table(&metrics, beta, rate, k));
     if rounded > 0 {
         rows.push(["rounded".into(), rounded.to_string(), "vectors that f32 could not hold exactly".into()]);
     }
@@ -98,13 +95,12 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
 
 fn table(metrics: &Metrics, beta: f64, rate: f64, k: usize) -> Vec<[String; 3]> {
     let row = |label: &str, value: String, remark: &str| [label.into(), value, remark.into()];
-    let snr = if metrics.snr_db.is_finite() { format!("{:.3} dB", metrics.snr_db) } else { metrics.snr_db.to_string() };
     vec![
         row("distortion", number(metrics.distortion), "mean squared distance per vector"),
         row("mse", number(metrics.mse), "mean squared error per element: the L2 loss"),
         row("codebook loss", number(metrics.mse), ""),
         row("commitment loss", number(beta * metrics.mse), &format!("with beta = {beta}")),
-        row("SNR", snr, "signal to noise ratio"),
+        row("SNR", super::decibels(metrics.snr_db), "signal to noise ratio"),
         row("perplexity", number(metrics.perplexity), &format!("of at most {k}: exp of the entropy of code usage")),
         row("utilization", format!("{:.2} %", 100.0 * metrics.utilization), "codewords used"),
         row("dead codewords", metrics.dead.to_string(), "codewords never used"),

@@ -1,0 +1,112 @@
+//! The numbers of the sub-quantizers of every vector.
+
+use crate::cli::args::{Encode, Global};
+use crate::cli::codes;
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::input::Vectors;
+use crate::cli::model::{self, Model};
+use crate::cli::output::{self, Target};
+use crate::cli::plan::{Blocks, Plan, RowCost};
+use crate::cli::ranked::Files;
+use crate::cli::report::{self, Clock, Report, shape_text};
+use crate::cli::stream::{Block, Stream};
+use crate::cli::values::Policy;
+use codeword::Precision;
+use codeword::io::npy::Scalar;
+use serde_json::json;
+
+pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut clock: Clock) -> Result<()> {
+    check(args, global)?;
+    let (n, d, k, m) = (vectors.n, vectors.d, model.k, model.m);
+    let targets = targets(args, vectors, model)?;
+    output::check(&targets, &[&vectors.reader, &model.reader], global)?;
+    let devices = global.open_devices()?;
+    let pace = devices.pace();
+    let device = devices.only("encode with a product quantizer")?;
+
+    // Codes as numbers, and packed.
+    let of_codes = 6 * m as u64;
+    let cost = RowCost {
+        buffer: 4 * d as u64 + 4 * m as u64,
+        scratch: if args.reconstruction.is_some() { 8 * d as u64 } else { 0 } + of_codes,
+        work: (k as u64).saturating_mul(d as u64),
+    };
+    let blocks = Blocks::new(n, cost, pace, global)?;
+    if global.dry_run {
+        let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
+        let plan = Plan {
+            verb: "encode",
+            inputs: &inputs,
+            targets: &targets,
+            n,
+            cost,
+            passes: 1,
+            blocks,
+            device: &device,
+            precision: Some(Precision::Exact),
+        };
+        return plan.print(global);
+    }
+
+    let quantizer = model.load_product(&device, &mut clock)?;
+    let mut files = Files::create(&targets, m, n)?;
+    let compute = |block: &mut Block| {
+        block.codes = codes::of_block(block, vectors, &quantizer)?;
+        Ok(())
+    };
+    let decode = |numbers: &[u32], rows: &mut Vec<f32>| {
+        let vectors = quantizer.pack(numbers).and_then(|codes| quantizer.decode(&codes)).or_exit(Exit::Failed)?;
+        rows.clear();
+        rows.extend(vectors.as_slice());
+        Ok(())
+    };
+    let stream = Stream { verb: "encode", n, unit: "vectors", blocks, global };
+    let (times, rounded) = stream.run_vectors(vectors, compute, |block| files.write(block, decode))?;
+    output::commit(files.outputs, global.force)?;
+
+    let seconds = clock.stop(times);
+    if global.json {
+        let (verb, dtype, precision) = ("encode", vectors.reader.header().scalar, Some(Precision::Exact));
+        let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers: None };
+        let quantizer = model.quantizer.name();
+        let outputs = report::targets(&targets);
+        return report.print(json!({"quantizer": quantizer, "m": m, "rounded_rows": rounded, "outputs": outputs}));
+    }
+    let written = &targets[0];
+    let what = format!("{} {} codes", shape_text(&written.header.shape), written.header.scalar.name());
+    global.say(&format!("{}: {what} in {}", written.path.display(), seconds.text(n)));
+    if rounded > 0 {
+        global.say(&format!("{rounded} vectors were rounded to f32 before they were encoded"));
+    }
+    Ok(())
+}
+
+/// Refuses what only codes by a codebook have.
+fn check(args: &Encode, global: &Global) -> Result<()> {
+    model::check_exact(global)?;
+    let flag = [
+        (args.top_k.is_some(), "--top-k"),
+        (args.distances.is_some(), "--distances"),
+        (args.non_finite.non_finite == Policy::Sentinel, "--non-finite sentinel"),
+    ];
+    match flag.iter().find(|(given, _)| *given) {
+        Some((_, flag)) => {
+            let message =
+                format!("{flag}: encode has this for codebooks only, and MODEL is a product quantizer; leave it out");
+            Err(Failure::new(Exit::Usage, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The files to write, the codes first.
+fn targets(args: &Encode, vectors: &Vectors, model: &Model) -> Result<Vec<Target>> {
+    let reader = &vectors.reader;
+    let mut shape = reader.leading().to_vec();
+    shape.push(model.m);
+    let mut targets = vec![Target::new("codes", &args.output, super::code_dtype(args, model)?, &shape, reader)?];
+    if let Some(path) = &args.reconstruction {
+        targets.push(Target::new("reconstruction", path, Scalar::F32, &reader.header().shape, reader)?);
+    }
+    Ok(targets)
+}

@@ -1,0 +1,198 @@
+//! Models: what a file holds, whatever it quantizes with. The one place that decides which quantizer that is.
+
+use crate::cli::args::{self, Global};
+use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::input::{self, Vectors};
+use crate::cli::report::{Clock, shape_text, size_text};
+use crate::cli::values::Quantizer;
+use codeword::io::npy::Reader;
+use codeword::{Codebook, Device, Error, MatrixView, Precision, ProductQuantizer};
+
+/// Most codewords of a sub-quantizer: its numbers have 16 bits at most.
+pub const MOST_OF_PART: usize = 1 << 16;
+
+/// A model that is open but not loaded yet.
+pub struct Model {
+    pub reader: Reader,
+    pub quantizer: Quantizer,
+    /// Numbers in the code of a vector: 1 of a codebook, that of the sub-quantizers of a product quantizer.
+    pub m: usize,
+    /// Codewords that each of them chooses from.
+    pub k: usize,
+    /// Dimensions of a vector.
+    pub d: usize,
+}
+
+impl Model {
+    /// Opens a model of any kind.
+    pub fn open(args: &args::Model) -> Result<Model> {
+        let reader = input::open(&args.codebook, args.codebook_dtype)?;
+        let quantizer = quantizer(&reader, args.quantizer)?;
+        Model::of(reader, quantizer)
+    }
+
+    /// Opens a codebook, for what only makes sense with one.
+    pub fn open_codebook(args: &args::Codebook, verb: &str) -> Result<Model> {
+        let reader = input::open(&args.codebook, args.codebook_dtype)?;
+        match quantizer(&reader, None)? {
+            Quantizer::Vq => Model::of(reader, Quantizer::Vq),
+            other => Err(bad(
+                &reader,
+                &format!("a codebook of shape (k, d), which is what {verb} takes"),
+                &format!("a model of the quantizer {}", other.name()),
+                "cut out one codebook",
+            )),
+        }
+    }
+
+    fn of(reader: Reader, quantizer: Quantizer) -> Result<Model> {
+        let shape = reader.header().shape.clone();
+        let (wanted, m, k, width) = match (quantizer, &shape[..]) {
+            (Quantizer::Vq, &[k, d]) => ("a codebook of shape (k, d)", 1, k, d),
+            (Quantizer::Pq, &[m, k, width]) => ("codebooks of shape (m, k, d/m)", m, k, width),
+            (Quantizer::Vq, &[_, _, _]) => {
+                let way_out = "say --quantizer pq where it is a product quantizer of shape (m, k, d/m); residual ones of \
+                               shape (m, k, d) are not supported yet";
+                return Err(bad(&reader, "a codebook of shape (k, d)", &shape_text(&shape), way_out));
+            }
+            (Quantizer::Vq, _) => {
+                return Err(bad(&reader, "a codebook of shape (k, d)", &shape_text(&shape), "reshape it"));
+            }
+            (Quantizer::Pq, _) => {
+                let wanted = "codebooks of shape (m, k, d/m), as the quantizer pq has";
+                let way_out = "reshape them; a codebook of shape (k, d) is the quantizer vq";
+                return Err(bad(&reader, wanted, &shape_text(&shape), way_out));
+            }
+        };
+        let most = if quantizer == Quantizer::Vq { u32::MAX as usize - 1 } else { MOST_OF_PART };
+        if m == 0 || k == 0 || width == 0 {
+            let way_out = "at least one codeword and one dimension are needed";
+            return Err(bad(&reader, wanted, &shape_text(&shape), way_out));
+        }
+        if k > most {
+            let way_out = format!("{most} codewords are the most that codes have numbers for");
+            return Err(bad(&reader, wanted, &shape_text(&shape), &way_out));
+        }
+        // Cannot overflow: the elements of the file were counted.
+        Ok(Model { reader, quantizer, m, k, d: m * width })
+    }
+
+    /// Bits of the code of a vector, as information: numbers below k need not fill their bits.
+    pub fn rate(&self) -> f64 {
+        self.m as f64 * (self.k as f64).log2()
+    }
+
+    /// Bytes of the packed code of a vector, as of the library.
+    pub fn code_size(&self) -> usize {
+        let bits = (self.k - 1).checked_ilog2().map_or(1, |log| log as usize + 1);
+        (self.m * bits).div_ceil(8)
+    }
+
+    /// Refuses vectors of another dimension.
+    pub fn check_fits(&self, vectors: &Vectors) -> Result<()> {
+        if self.d == vectors.d {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: expected vectors of {} columns, as the codewords of {} have, got {} of shape {}; name the codebook that \
+             was made for these vectors, or move their components to the last axis",
+            vectors.reader.file().display(),
+            self.d,
+            self.reader.file().display(),
+            vectors.d,
+            shape_text(&vectors.reader.header().shape)
+        );
+        Err(Failure::new(Exit::BadInput, message))
+    }
+
+    /// Reads the codewords of a codebook.
+    pub fn load(&self, device: &Device, clock: &mut Clock) -> Result<Codebook> {
+        let codewords = self.codewords(clock)?;
+        let view = MatrixView::new(&codewords, self.k, self.d).or_exit(Exit::BadInput)?;
+        clock.prepare(|| Codebook::new(view, device)).map_err(|error| self.explain(error))
+    }
+
+    /// Reads the codewords of a product quantizer.
+    pub fn load_product(&self, device: &Device, clock: &mut Clock) -> Result<ProductQuantizer> {
+        let mut codewords = self.codewords(clock)?;
+        let (m, k, width) = (self.m, self.k, self.d / self.m);
+        if self.reader.header().fortran_order {
+            // There the first codewords of all parts come first, then all second ones, and so on.
+            codewords =
+                (0..m * k).flat_map(|row| &codewords[(row % k * m + row / k) * width..][..width]).copied().collect();
+        }
+        let view = MatrixView::new(&codewords, m * k, width).or_exit(Exit::BadInput)?;
+        clock.prepare(|| ProductQuantizer::new(view, m, device)).map_err(|error| self.explain(error))
+    }
+
+    /// All codewords in the order of the file. How many of them f32 could not hold exactly is told as a warning.
+    fn codewords(&self, clock: &mut Clock) -> Result<Vec<f32>> {
+        let name = self.reader.file().display();
+        let mut codewords: Vec<f32> = Vec::new();
+        // The file is as large as its shape says, but it may be sparse, and memory is not.
+        let len = self.k.checked_mul(self.d).filter(|&len| codewords.try_reserve_exact(len).is_ok());
+        let Some(len) = len else {
+            let bytes = 4.0 * self.k as f64 * self.d as f64;
+            let message =
+                format!("{name}: its codewords need {} of memory, and there is not that much", size_text(bytes as u64));
+            return Err(Failure::new(Exit::Failed, message));
+        };
+        codewords.resize(len, 0.0);
+        let rounded =
+            clock.load(|| self.reader.read_rows(0, &mut codewords, &mut Vec::new())).or_exit(Exit::BadInput)?;
+        if rounded > 0 {
+            log::warn!("{name}: {rounded} of {} codewords were rounded to f32", self.reader.rows());
+        }
+        Ok(codewords)
+    }
+
+    /// Puts an error of preparing the codewords in terms of the file.
+    fn explain(&self, error: Error) -> Failure {
+        let name = self.reader.file().display();
+        match error {
+            Error::NonFinite { row, col, got, .. } => {
+                let of_part = match self.quantizer {
+                    Quantizer::Vq => format!("codeword {row}"),
+                    Quantizer::Pq => format!("codeword {} of sub-quantizer {}", row % self.k, row / self.k),
+                };
+                let message =
+                    format!("{name}: {of_part} holds {got} in column {col}; remove it or retrain the codebook");
+                Failure::new(Exit::BadInput, message)
+            }
+            error => Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name.to_string()) },
+        }
+    }
+}
+
+/// Which quantizer it is: what the file says of itself, else what the command line says, else a codebook.
+fn quantizer(reader: &Reader, asked: Option<Quantizer>) -> Result<Quantizer> {
+    let Some(named) = reader.metadata().get("quantizer") else { return Ok(asked.unwrap_or(Quantizer::Vq)) };
+    let Some(found) = Quantizer::of_name(named) else {
+        let got = format!("a model of the quantizer {named}, which this version cannot use");
+        return Err(bad(reader, "a codebook or product quantizer", &got, "use the version that wrote it"));
+    };
+    match asked.filter(|&asked| asked != found) {
+        Some(asked) => {
+            let message = format!(
+                "--quantizer {}: {} is a model of the quantizer {named}, as it says itself; leave out the flag",
+                asked.name(),
+                reader.file().display()
+            );
+            Err(Failure::new(Exit::Usage, message))
+        }
+        None => Ok(found),
+    }
+}
+
+/// Refuses the precision that product quantizers do not have.
+pub fn check_exact(global: &Global) -> Result<()> {
+    if global.precision_or(Precision::Exact) == Precision::Fast {
+        let message = "--precision fast: product quantizers are exact only; leave it out";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(())
+}
+
+fn bad(reader: &Reader, expected: &str, got: &str, way_out: &str) -> Failure {
+    Failure::new(Exit::BadInput, format!("{}: expected {expected}, got {got}; {way_out}", reader.file().display()))
+}
