@@ -67,7 +67,8 @@ impl Devices {
         match (self.0.pop(), self.0.is_empty()) {
             (Some(device), true) => Ok(device),
             _ => {
-                let message = format!("--device: {verb} works on one device; name one (encode takes several)");
+                let message =
+                    format!("--device: {verb} works on one device; name one (encode with a codebook takes several)");
                 Err(Failure::new(Exit::Usage, message))
             }
         }
@@ -100,6 +101,9 @@ mod tests {
     fn a_verb_for_one_device_refuses_two() {
         assert!(Devices(vec![Device::cpu()]).only("decode").is_ok());
         let Err(failure) = Devices(vec![Device::cpu(), Device::cpu()]).only("decode") else { panic!("two are one") };
-        assert_eq!(failure.error.to_string(), "--device: decode works on one device; name one (encode takes several)");
+        assert_eq!(
+            failure.error.to_string(),
+            "--device: decode works on one device; name one (encode with a codebook takes several)"
+        );
     }
 }

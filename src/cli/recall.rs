@@ -44,10 +44,11 @@ impl Recall {
         let (n, cols, mut scratch) = (reader.rows(), reader.cols(), Vec::new());
         // In Fortran order the first ids of all rows come first.
         let step = if reader.header().fortran_order { 1 } else { cols };
-        let mut nearest = Vec::with_capacity(n);
-        let mut piece = Vec::new();
-        for first in (0..n).step_by((PIECE / step).max(1)) {
-            piece.resize((n - first).min((PIECE / step).max(1)) * step, 0);
+        let rows = (PIECE / step).max(1);
+        let (mut nearest, mut piece) = (Vec::new(), Vec::new());
+        for first in (0..n).step_by(rows) {
+            // Up to the first id of the last row: rows may be of any length.
+            piece.resize((rows.min(n - first) - 1) * step + 1, 0);
             reader.read_codes(first * step, &mut piece, &mut scratch).or_exit(Exit::BadInput)?;
             nearest.extend(piece.iter().step_by(step));
         }
