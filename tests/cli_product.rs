@@ -345,6 +345,7 @@ fn fails(folder: &Folder, args: &[&str], code: i32, words: &[&str]) {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
     assert!(text.starts_with("codeword: ") && text.lines().count() == 1 && text.len() < 500, "{args:?}: {text}");
+    assert!(!text.contains("  "), "a gap in: {text}");
     words.iter().for_each(|word| assert!(text.contains(word), "{args:?}: '{word}' in: {text}"));
     assert!(output.stdout.is_empty());
     assert_eq!(folder.names(), before, "{args:?}");

@@ -186,7 +186,8 @@ fn beside(held: u64, cost: RowCost, global: &Global) -> Result<Option<Size>> {
         None => {
             let (given, needed) = (size_text(given.0), size_text(held.saturating_add(Blocks::least(cost))));
             let message = format!(
-                "--max-memory {given}: search holds all codes in memory, and with the tables of {QUERIES} queries that takes                  at least {needed}; allow it, or search the codes in parts"
+                "--max-memory {given}: search holds all codes in memory, and with the tables of {QUERIES} queries that takes \
+                 at least {needed}; allow it, or search the codes in parts"
             );
             Err(Failure::new(Exit::Usage, message))
         }

@@ -67,7 +67,8 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     }
     if args.quantizer != Quantizer::Vq {
         let message = format!(
-            "--max-memory {}: the vectors that a product quantizer is learned from are held in memory, which takes {}; allow              that, or train on a --sample",
+            "--max-memory {}: the vectors that a product quantizer is learned from are held in memory, which takes {}; allow \
+             that, or train on a --sample",
             size_text(limit),
             size_text(all)
         );
