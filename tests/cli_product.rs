@@ -174,6 +174,12 @@ fn search_is_that_of_a_hand() {
     assert_eq!(report["outputs"][1]["role"], "distances");
     assert_eq!(folder.json(&with(&search, &["--force"]))["recall"], Value::Null);
 
+    // The first query as its code is the first and third vector itself; the second one is two codewords.
+    let report = folder.json(&with(&search, &["--symmetric", "--force"]));
+    assert_eq!(folder.read_u32("i.npy", "(2, 3)"), [0, 2, 1, 1, 0, 2]);
+    assert_eq!(folder.read_f32("d.npy", "(2, 3)"), [0.0, 0.0, 32.0, 0.0, 32.0, 32.0]);
+    assert_eq!(report["symmetric"], true);
+
     // A single query, and one query more than axes of it: in Fortran order.
     folder.f32("one.npy", &[4], &[4.0, 0.0, 5.0, 1.0]);
     folder.ok(&with(&["search", "one.npy", "--codes", "c.npy", "-k", "4", "-o", "one_ids.npy"], &[]));
@@ -312,7 +318,7 @@ fn memory_and_threads_change_no_byte() {
         folder.ok(&[&["decode", &codes, "-o", &back], &model[..], more].concat());
         let judged = folder.json(&[&["eval", "x.npy"], &model[..], more].concat());
         let search = ["search", "q.npy", "--codes", &codes, "-k", "20", "-o", &ids, "--distances", &distances];
-        let more = if more.contains(&"--max-memory") { &["--max-memory", "320K"] } else { more };
+        let more = if more.contains(&"--max-memory") { &["--max-memory", "760K"] } else { more };
         folder.ok(&[&search[..], &model, more].concat());
         let files = [codes, back, ids, distances, reconstruction].map(|name| folder.read(&name));
         (files, judged["distortion"].clone(), judged["parts"].clone())
@@ -527,7 +533,7 @@ fn codes_that_do_not_fit_are_refused_with_the_way_out() {
     fails(&folder, &some("flat.npy"), BAD_INPUT, &[&words[..], &["code 3 at position 5, at [2, 1],"]].concat());
     fails(&folder, &search("c.npy", &["-k", "5"]), USAGE, &["-k 5: c.npy holds only 4 codes", "at most that many"]);
     fails(&folder, &search("c.npy", &["-k", "1", "--precision", "fast"]), USAGE, &["--precision fast", "exact only"]);
-    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "at least 1.6 KiB"];
+    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "at least 3.9 KiB"];
     fails(&folder, &search("c.npy", &["-k", "1", "--max-memory", "1K"]), USAGE, &words);
     fails(
         &folder,

@@ -9,8 +9,8 @@ mod simulated;
 use codeword::backend::reference;
 use codeword::{
     AssignOptions, AssignStats, Codebook, Device, Element, Error, KMeans, Matrix, MatrixView, NonFinite,
-    OptimizedProductQuantizer, Precision, ProductQuantizer, SENTINEL, assign, bf16, decode, f16, metrics,
-    pairwise_sq_l2, quantize,
+    OptimizedProductQuantizer, Precision, ProductQuantizer, ResidualQuantizer, SENTINEL, assign, bf16, decode, f16,
+    metrics, pairwise_sq_l2, quantize,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, cases, golden, matrix, total};
 use simulated::Machine;
@@ -440,6 +440,23 @@ fn a_product_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_
             let codes = quantizer.encode(x.view()).unwrap();
             let found = quantizer.search(&codes, queries.view(), 20).unwrap();
             (quantizer.decode(&codes).unwrap(), codes, found)
+        };
+        assert!(on(&cuda()) == on(&Device::cpu()));
+    });
+}
+
+#[test]
+fn a_residual_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_does() {
+    Machine::new().pass("a_residual_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu_does", || {
+        let mut numbers = Numbers::new(40);
+        let (n, m, d) = (60, 3, 5);
+        let (x, queries) = (matrix(numbers.gaussians(n * d), n, d), matrix(numbers.gaussians(3 * d), 3, d));
+        let params = KMeans::new(6).iterations(2).seed(1);
+        let on = |device: &Device| {
+            let quantizer = ResidualQuantizer::train(x.view(), m, &params, device).unwrap();
+            let (codes, beam) = (quantizer.encode(x.view()).unwrap(), quantizer.encode_beam(x.view(), 3).unwrap());
+            let found = quantizer.search(&codes, queries.view(), 20).unwrap();
+            (quantizer.decode(&codes).unwrap(), codes, beam, found)
         };
         assert!(on(&cuda()) == on(&Device::cpu()));
     });

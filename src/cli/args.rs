@@ -222,6 +222,9 @@ pub struct Search {
     /// Also write their squared distances, f32, in the shape of IDS
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub distances: Option<PathBuf>,
+    /// Compare the codes of the queries in place of the queries themselves (SDC): less exact
+    #[arg(long)]
+    pub symmetric: bool,
     /// Also say how often the true nearest vector was found, which the first column of these integers names for each query
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ground_truth: Option<PathBuf>,

@@ -19,7 +19,7 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 
 /// Queries whose tables the library has in memory at a time.
-const QUERIES: u64 = 64;
+const QUERIES: u64 = 128;
 /// Codes that are read at a time.
 const CODES: usize = 1 << 16;
 /// Sums of a block of queries, some tenths of a second: Ctrl-C is heard at that pace.
@@ -77,7 +77,10 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
     let packed = clock.load(|| load(codes, &model, &quantizer))?;
     let mut files = Files::create(&targets, r, n)?;
     let compute = |block: &mut Block| {
-        let found = block.view(d).and_then(|x| quantizer.search(&packed, x, r));
+        let found = block.view(d).and_then(|x| match args.symmetric {
+            false => quantizer.search(&packed, x, r),
+            true => quantizer.search_symmetric(&packed, &quantizer.encode(x)?, r),
+        });
         let found = found.map_err(|error| queries.explain(error, block.first, "remove or repair it"))?;
         if let Some(recall) = &mut recall {
             recall.count(block.first, &found.ids);
@@ -101,6 +104,7 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
             "m": m,
             "codes": number,
             "neighbors": r,
+            "symmetric": args.symmetric,
             "rounded_rows": rounded,
             "queries_per_second": per_second,
             "recall": recall.map(|recall| recall.json()),
@@ -174,7 +178,7 @@ fn targets(args: &Search, queries: &Vectors) -> Result<Vec<Target>> {
 
 /// Memory for the packed codes and for the tables of some queries.
 fn held(model: &Model, codes: usize) -> u64 {
-    let tables = (4 * QUERIES).saturating_mul(model.m as u64).saturating_mul(model.k as u64);
+    let tables = (5 * QUERIES).saturating_mul(model.m as u64).saturating_mul(model.k as u64);
     (codes as u64).saturating_mul(model.code_size() as u64).saturating_add(tables)
 }
 
