@@ -229,6 +229,16 @@ fn types_gaps_between_rows_and_values_at_the_ends_of_f32() {
             assert_bits("f16", &half, &labels, weights, (k, d, stride));
             assert_bits("bf16", &brain, &labels, weights, (k, d, stride));
         }
+        // Blocks of 63 rows: a long segment of more components than half a block of threads has, and rows of one label
+        // on either side of the end of a block.
+        let (n, k, d) = (67, 2, 4099);
+        let labels: Vec<u32> = (0..n).map(|i| u32::from(i >= 60 && i != 65)).collect();
+        let weights: Vec<f32> = wild(&mut numbers, n).iter().map(|weight| weight.abs()).collect();
+        let x = wild(&mut numbers, n * d);
+        let half: Vec<f16> = x.iter().map(|&v| f16::from_f32(v.clamp(-6e4, 6e4))).collect();
+        let brain: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+        assert_bits("blocks, f16", &half, &labels, Some(&weights), (k, d, d));
+        assert_bits("blocks, bf16", &brain, &labels, Some(&weights), (k, d, d));
         // Means that are the largest f32, the smallest, half the smallest and zeros of either sign.
         let (largest, tiny) = (f32::MAX, f32::from_bits(1));
         let x = [largest, largest, -largest, tiny, 0.0, tiny, -0.0, -0.0, -tiny, 0.0];
@@ -299,6 +309,11 @@ fn a_label_out_of_range_is_named_and_what_does_not_fit_is_refused() {
             labels[2500] = u32::MAX - 1;
             let error = on_device(&[1.0f32; 3000], &labels, None, (k, 1, 1)).unwrap_err();
             let named = matches!(error, Error::CodeOutOfRange { position: 2500, code, .. } if code == u32::MAX - 1);
+            assert!(named, "{error:?}");
+            // The lowest that names none.
+            labels[2500] = 0;
+            let error = on_device(&[1.0f32; 3000], &labels, None, (k, 1, 1)).unwrap_err();
+            let named = matches!(error, Error::CodeOutOfRange { position: 2999, code, .. } if code == k as u32);
             assert!(named, "{error:?}");
         }
         let device = Device::cuda(0).unwrap();

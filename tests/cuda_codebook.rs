@@ -95,6 +95,9 @@ fn codewords_of_every_kind_are_prepared_as_on_the_cpu() {
         // Beside the mean of these, differences overflow f32, and nothing is centred.
         let huge = (0..k * d).map(|i| if i / d == 3 { f32::MIN } else { f32::MAX - (i % 7) as f32 * 1e32 }).collect();
         assert!(!assert_prepares_as_on_the_cpu("differences beyond f32", &device, huge, k, d));
+        // The mean shortens them by one step of f64.
+        let nearly = [1.0, 2f32.powi(-26), -1.0, 2f32.powi(-26)];
+        assert!(assert_prepares_as_on_the_cpu("medians a step apart", &device, nearly.to_vec(), 2, 2));
         let smallest = (0..k * d).map(|i| f32::from_bits((i * i % 9) as u32)).collect();
         assert_prepares_as_on_the_cpu("the smallest numbers", &device, smallest, k, d);
     });

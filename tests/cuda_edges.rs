@@ -13,8 +13,8 @@ use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
 use codeword::cuda::{self, Workspace};
 use codeword::{
-    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, Precision, assign, bf16, f16, pairwise_sq_l2,
-    top_k,
+    AssignOptions, AssignStats, Codebook, Device, Element, Error, Matrix, NonFinite, Precision, SENTINEL, assign, bf16,
+    f16, pairwise_sq_l2, top_k,
 };
 use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
 use simulated::{Machine, pass_on_each};
@@ -30,6 +30,10 @@ fn symmetric(vectors: &[Vec<f32>]) -> Matrix<f32> {
     matrix(both.collect(), 2 * vectors.len(), vectors[0].len())
 }
 
+fn rounded<T: Element>(x: &Matrix<f32>, round: impl Fn(f32) -> T) -> Matrix<T> {
+    matrix(x.as_slice().iter().map(|&v| round(v)).collect(), x.rows(), x.cols())
+}
+
 /// Asserts that the row, five times, gets the labels of the oracle, and those of `top_k` for every r. Returns what
 /// settled the rows of `assign`, and those of `top_k` with r = 1.
 fn assert_exact(name: &str, row: Vec<f32>, e: &Matrix<f32>) -> [AssignStats; 2] {
@@ -40,6 +44,16 @@ fn assert_exact(name: &str, row: Vec<f32>, e: &Matrix<f32>) -> [AssignStats; 2] 
     let (labels, sq_distances) = reference::nearest(x.view(), e.view());
     assert_same_labels(name, &got.labels, &labels, 1);
     assert_same_bits(name, &got.sq_distances, &sq_distances);
+    // The same as 16-bit numbers, where they hold it.
+    let (half, brain) = (rounded(&x, f16::from_f32), rounded(&x, bf16::from_f32));
+    if half.as_slice().iter().zip(x.as_slice()).all(|(half, v)| half.to_f32() == *v) {
+        let got = assign(half.view(), &codebook, AssignOptions::default()).unwrap();
+        assert_same_labels(&format!("{name}, f16"), &got.labels, &labels, 1);
+    }
+    if brain.as_slice().iter().zip(x.as_slice()).all(|(brain, v)| brain.to_f32() == *v) {
+        let got = assign(brain.view(), &codebook, AssignOptions::default()).unwrap();
+        assert_same_labels(&format!("{name}, bf16"), &got.labels, &labels, 1);
+    }
     let mut stats = [got.stats, AssignStats::default()];
     for r in 1..=e.rows() {
         let name = format!("{name}, top {r}");
@@ -73,6 +87,13 @@ fn sums_that_lose_all_they_may_in_both_directions_certify_nothing_wrong() {
         let row = (0..d).map(|t| if t == 0 { 2.0 } else { 2f32.powi(-11) }).collect();
         let stats = assert_exact("in both directions", row, &symmetric(&[codeword(1.0, 1.02), nearer]));
         assert_eq!((stats[0].first, stats[1].first), (0, 0), "{stats:?}");
+        // The nearer one is seven times as long, and its sum, 28 and 299 parts that vanish, is off by more than twice
+        // the bound of the other one, whose sum is exact.
+        let shorter = axis(d);
+        let nearer = (0..d).map(|t| if t == 0 { 7.0 + 66.0 * 2f32.powi(-20) } else { 0.99 * 2f32.powi(-11) }).collect();
+        let row = (0..d).map(|t| if t == 0 { 4.0 } else { 2f32.powi(-9) }).collect();
+        let stats = assert_exact("one longer than the other", row, &symmetric(&[shorter, nearer]));
+        assert_eq!((stats[0].first, stats[1].first), (0, 0), "{stats:?}");
     });
 }
 
@@ -88,7 +109,15 @@ fn products_that_underflow_certify_nothing_wrong() {
             assert_exact("products", row.clone(), &symmetric(&[axis(d), other, near.clone()]));
             // More than the nearest's 19.6 of them where there are 40: what one may be off is what decides.
             let other = axis(d).iter().map(|v| v * 3.0 * 2f32.powi(-89)).collect();
-            assert_exact("products, in other places", row, &symmetric(&[near, other, axis(d)]));
+            let e = [near, other, axis(d)];
+            assert_exact("products, in other places", row.clone(), &symmetric(&e));
+            // With as many far ones that blocks share the codewords.
+            let far = (0..64).map(|j| axis(d).iter().map(|v| v * (1.0 + j as f32 / 64.0)).collect());
+            let e = symmetric(&e[..2].iter().cloned().chain(far).collect::<Vec<_>>());
+            let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+            let x = matrix(row, 1, d);
+            let got = assign(x.view(), &codebook, AssignOptions::default()).unwrap();
+            assert_eq!(got.labels, reference::nearest(x.view(), e.view()).0, "split, {d}");
         }
     });
 }
@@ -151,6 +180,10 @@ fn rows_are_counted_by_what_settled_them() {
         let nearly_equal = symmetric(&[vec![1.0, 2f32.powi(-14)], vec![1.0, 0.0]]);
         let stats = assert_exact("by f64 sums", vec![0.5, 0.0], &nearly_equal);
         assert_eq!(stats, [AssignStats { f64: 5, ..none }; 2]);
+        // Equal sums just below the end of what f64 holds to the last bit: 2^52 + 1.
+        let large = symmetric(&[vec![2f32.powi(26), 1.0], vec![2f32.powi(26), -1.0]]);
+        let stats = assert_exact("by f64 sums that are exact", vec![0.0, 0.0], &large);
+        assert_eq!(stats[1], AssignStats { f64: 5, ..none });
         let stats = assert_exact("by exact sums", vec![0.0, 0.0], &far_apart);
         assert_eq!(stats[0], AssignStats { exact: 5, ..none });
     });
@@ -194,6 +227,24 @@ fn a_block_takes_several_tiles_of_codewords_where_rows_are_many() {
 }
 
 #[test]
+fn fast_labels_of_equal_scores_are_the_lowest() {
+    pass_on_each(machines(), "fast_labels_of_equal_scores_are_the_lowest", || {
+        // Corners of a cube, in small whole numbers, so that nothing is rounded: all of them, or half, are equally near,
+        // and lie in all lanes of a row and in two tiles.
+        let (k, d) = (256, 8);
+        let sign = |at: usize| if at / d >> (at % d) & 1 == 1 { 1.0 } else { -1.0 };
+        let e = matrix((0..k * d).map(sign).collect(), k, d);
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let rows = (0..d).flat_map(|t| (0..d).map(move |s| if s == t { 2.0 } else { 0.0 }));
+        let x = matrix(vec![0.0f32; d].into_iter().chain(rows).collect(), d + 1, d);
+        let options = AssignOptions { precision: Precision::Fast, ..AssignOptions::default() };
+        let got = assign(x.view(), &codebook, options).unwrap();
+        assert_eq!(got.labels, [0, 1, 2, 4, 8, 16, 32, 64, 128]);
+        assert_eq!(got.labels, reference::nearest(x.view(), e.view()).0);
+    });
+}
+
+#[test]
 fn fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest() {
     pass_on_each(machines(), "fast_labels_of_rows_too_far_out_for_a_score_are_the_nearest", || {
         // The difference from the mean, -2.5e38, overflows.
@@ -220,6 +271,19 @@ fn fast_distances_of_rows_whose_squared_norm_f32_cannot_hold_are_the_rounded_one
         assert!(expected.iter().all(|v| v.is_finite()));
         for row in [0, 2] {
             assert_same_bits("far out", got.view().row(row), &expected[4 * row..][..4]);
+        }
+        // Row and codewords together are more than a quarter, though neither is, nor the row and half the codewords.
+        let x = matrix([0.30f32, 0.31, 0.33, 0.35].map(|part| (part * f32::MAX / 4.0).sqrt()).to_vec(), 4, 1);
+        let brain = rounded(&x, bf16::from_f32);
+        let x = rounded(&x, |v| bf16::from_f32(v).to_f32());
+        let e = symmetric(&[0.90f32, 0.85, 0.81].map(|part| vec![(part * f32::MAX / 4.0).sqrt()]));
+        let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
+        let expected = reference::pairwise(x.view(), e.view());
+        for got in [
+            pairwise_sq_l2(x.view(), &codebook, Precision::Fast),
+            pairwise_sq_l2(brain.view(), &codebook, Precision::Fast),
+        ] {
+            assert_same_bits("together", got.unwrap().as_slice(), &expected);
         }
     });
 }
@@ -258,6 +322,11 @@ fn the_first_of_several_values_that_are_not_finite_is_named() {
             let named = matches!(error, Error::NonFinite { row: r, col: c, .. } if (r, c) == (row, col));
             assert!(named, "{row}, {col}: {error}");
         }
+        // Where sentinels are wanted it is none of them.
+        let options = AssignOptions { non_finite: NonFinite::Sentinel, ..AssignOptions::default() };
+        let got = assign(x.view(), &codebook, options).unwrap();
+        let bad = |i: usize| x.view().row(i).iter().any(|v| v.to_f32().is_nan());
+        assert!((0..x.rows()).all(|i| (got.labels[i] == SENTINEL) == bad(i)), "{:?}", got.labels);
     }
     pass_on_each(machines(), "the_first_of_several_values_that_are_not_finite_is_named", || {
         let (n, d) = (20, 100);

@@ -49,6 +49,13 @@ fn a_device_learns_the_bytes_of_the_cpu() {
                 assert!(limited == learned(&expected), "{n} x {d}, k={k}: with little memory");
             }
         }
+        // A codeword without rows, of one component: it is moved to one.
+        let x = matrix(numbers.gaussians(50), 50, 1);
+        let on = |device: Device| {
+            let start = Codebook::new(matrix(vec![-1.0, 1.0, 1.0], 3, 1).view(), &device).unwrap();
+            learned(&KMeans::new(3).init(Init::Given(start)).iterations(2).fit(x.view(), &device).unwrap())
+        };
+        assert!(on(Device::cuda(0).unwrap()) == on(Device::cpu()), "a codeword twice");
     });
 }
 
