@@ -259,7 +259,8 @@ fn siftsmall_is_encoded_better_than_without_a_rotation() {
     let (x, queries) = (data::f32_matrix("siftsmall/base_f32.npy"), data::f32_matrix("siftsmall/query_f32.npy"));
     let (truth, _) = data::array::<i32>("siftsmall/groundtruth_i32.npy");
     // Mean squared errors, and R@1, 10, 100, after 20 times: 20127, .54 .91 1.0 with m = 8; 9206, .73 .98 1.0 with m = 16.
-    for (m, k, outer, part) in [(8, 256, 5, 0.95), (16, 256, 3, 0.97)] {
+    let all = [(8, 256, 5, 0.95), (16, 256, 3, 0.97)];
+    for &(m, k, outer, part) in if common::seeds().0.count() == 1 { &all[..1] } else { &all } {
         let (params, start) = (KMeans::new(k), Instant::now());
         let product = ProductQuantizer::train(x.view(), m, &params, &Device::cpu()).unwrap();
         let (plain, of_product) = (msqe_of_product(&x, &product), start.elapsed());

@@ -149,12 +149,12 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def build():
+def build(name="codeword_peer"):
     """Builds our side and returns its path."""
-    command = ["cargo", "bench", "--bench", "codeword_peer", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--bench", name, "--no-run", "--message-format=json"]
     done = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, text=True, check=True)
     messages = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "codeword_peer" and m["executable"])
+    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == name and m["executable"])
 
 
 def main():

@@ -174,6 +174,10 @@ fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride:
 /// not certain.
 #[inline(always)]
 pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
+    // No panel but one: no values have to say which.
+    if bounds.len() == 1 {
+        return certain.fill(true);
+    }
     let (lines, _) = state.as_chunks::<ROWS>();
     let ([best, second, panel], (norms, _)) = (&lines[..3], norms.as_chunks::<ROWS>()) else { return };
     let mut terms = [[0.0f32; ROWS]; 2];
