@@ -232,7 +232,7 @@ fn fast_labels_of_equal_scores_are_the_lowest() {
         // Corners of a cube, in small whole numbers, so that nothing is rounded: all of them, or half, are equally near,
         // and lie in all lanes of a row and in two tiles.
         let (k, d) = (256, 8);
-        let sign = |at: usize| if at / d >> (at % d) & 1 == 1 { 1.0 } else { -1.0 };
+        let sign = |at: usize| if ((at / d) >> (at % d)) & 1 == 1 { 1.0 } else { -1.0 };
         let e = matrix((0..k * d).map(sign).collect(), k, d);
         let codebook = Codebook::new(e.view(), &Device::cuda(0).unwrap()).unwrap();
         let rows = (0..d).flat_map(|t| (0..d).map(move |s| if s == t { 2.0 } else { 0.0 }));
