@@ -318,7 +318,7 @@ fn memory_and_threads_change_no_byte() {
         folder.ok(&[&["decode", &codes, "-o", &back], &model[..], more].concat());
         let judged = folder.json(&[&["eval", "x.npy"], &model[..], more].concat());
         let search = ["search", "q.npy", "--codes", &codes, "-k", "20", "-o", &ids, "--distances", &distances];
-        let more = if more.contains(&"--max-memory") { &["--max-memory", "760K"] } else { more };
+        let more = if more.contains(&"--max-memory") { &["--max-memory", "64M"] } else { more };
         folder.ok(&[&search[..], &model, more].concat());
         let files = [codes, back, ids, distances, reconstruction].map(|name| folder.read(&name));
         (files, judged["distortion"].clone(), judged["parts"].clone())
@@ -533,7 +533,7 @@ fn codes_that_do_not_fit_are_refused_with_the_way_out() {
     fails(&folder, &some("flat.npy"), BAD_INPUT, &[&words[..], &["code 3 at position 5, at [2, 1],"]].concat());
     fails(&folder, &search("c.npy", &["-k", "5"]), USAGE, &["-k 5: c.npy holds only 4 codes", "at most that many"]);
     fails(&folder, &search("c.npy", &["-k", "1", "--precision", "fast"]), USAGE, &["--precision fast", "exact only"]);
-    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "at least 3.9 KiB"];
+    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "takes at least"];
     fails(&folder, &search("c.npy", &["-k", "1", "--max-memory", "1K"]), USAGE, &words);
     fails(
         &folder,

@@ -5,17 +5,13 @@ mod common;
 use codeword::{
     Device, Error, Init, Isa, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, ProductQuantizer, bf16,
 };
-use common::{Numbers, assert_same_bits, data, matrix, scaled};
+use common::{Numbers, assert_same_bits, data, matrix, scaled, sq_l2};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::Command;
 use std::time::Instant;
 
 /// What the child does; unset, and the child's test does nothing.
 const ROLE: &str = "CODEWORD_TEST_CHILD";
-
-fn sq_l2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-}
 
 /// Mean squared error of a vector.
 fn msqe(x: &Matrix<f32>, decoded: &Matrix<f32>) -> f64 {

@@ -4,19 +4,13 @@ mod common;
 
 use codeword::backend::reference;
 use codeword::{Device, Error, KMeans, Matrix, MatrixView, ProductQuantizer, Step, bf16, f16};
-use common::{Numbers, assert_same_bits, cut, data, matrix};
+use common::{Numbers, assert_same_bits, cut, data, matrix, rows, sq_l2};
 
 /// Sub-quantizers of random codewords.
 fn random(numbers: &mut Numbers, m: usize, k: usize, width: usize) -> (Matrix<f32>, ProductQuantizer) {
     let codewords = matrix(numbers.gaussians(m * k * width), m * k, width);
     let quantizer = ProductQuantizer::new(codewords.view(), m, &Device::cpu()).unwrap();
     (codewords, quantizer)
-}
-
-/// Rows of a matrix as a view of their own.
-fn rows(x: &Matrix<f32>, range: std::ops::Range<usize>) -> MatrixView<'_, f32> {
-    let d = x.cols();
-    MatrixView::new(&x.as_slice()[range.start * d..range.end * d], range.len(), d).unwrap()
 }
 
 /// Numbers as a row of bits, the lowest first, in whole bytes for each vector.
@@ -27,10 +21,6 @@ fn packed_bit_by_bit(numbers: &[u32], m: usize, bits: usize) -> Vec<u8> {
         codes.extend(bits.chunks(8).map(|byte| byte.iter().enumerate().map(|(b, bit)| bit << b).sum::<u8>()));
     }
     codes
-}
-
-fn sq_l2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
 
 #[test]
@@ -180,6 +170,24 @@ fn a_search_loses_no_code_whatever_the_distances_are() {
         let codewords = matrix((0..m * k).map(|j| (j % k) as f32).collect(), m * k, 1);
         let codes: Vec<u32> = (0..n).rev().flat_map(|i| (0..m).map(move |s| ((i + s) % n * k / n) as u32)).collect();
         assert_finds_the_nearest(m, &codewords, &codes, &matrix(vec![0.0; m], 1, m), 1);
+    }
+}
+
+#[test]
+fn threads_that_share_what_they_have_found_find_the_same() {
+    let mut numbers = Numbers::new(77);
+    // Long codes, of which a thread goes through few at a time; their distances are often equal.
+    let (m, k, n) = (130, 16, common::scaled(40_000));
+    let codewords = matrix(numbers.integers(m * k, 1), m * k, 1);
+    let mut codes: Vec<u32> = (0..n * m).map(|_| numbers.below(k) as u32).collect();
+    // The same codes again at the end.
+    codes.copy_within(..n / 4 * m, n * 3 / 4 * m);
+    let queries = matrix(numbers.integers(3 * m, 2), 3, m);
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for r in [1, 50] {
+            pool.install(|| assert_finds_the_nearest(m, &codewords, &codes, &queries, r));
+        }
     }
 }
 

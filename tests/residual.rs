@@ -4,7 +4,7 @@ mod common;
 
 use codeword::backend::reference;
 use codeword::{Device, Error, Init, KMeans, Matrix, MatrixView, ResidualQuantizer, bf16};
-use common::{Numbers, assert_same_bits, data, matrix};
+use common::{Numbers, assert_same_bits, data, matrix, rows, sq_l2};
 
 /// Stages of random codewords, each a third of the one before.
 fn random(numbers: &mut Numbers, m: usize, k: usize, d: usize) -> (Matrix<f32>, ResidualQuantizer) {
@@ -14,16 +14,6 @@ fn random(numbers: &mut Numbers, m: usize, k: usize, d: usize) -> (Matrix<f32>, 
     let codewords = matrix(codewords, m * k, d);
     let quantizer = ResidualQuantizer::new(codewords.view(), m, &Device::cpu()).unwrap();
     (codewords, quantizer)
-}
-
-/// Rows of a matrix as a view of their own.
-fn rows(x: &Matrix<f32>, range: std::ops::Range<usize>) -> MatrixView<'_, f32> {
-    let d = x.cols();
-    MatrixView::new(&x.as_slice()[range.start * d..range.end * d], range.len(), d).unwrap()
-}
-
-fn sq_l2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
 
 fn mean_error(x: &Matrix<f32>, decoded: &Matrix<f32>) -> f64 {
@@ -222,6 +212,30 @@ fn a_search_finds_the_nearest_decoded_vectors_with_ties_in_order() {
             assert_eq!(got.ids[q * r..][..r], ids, "query {q}");
             assert_same_bits("distances", &got.sq_distances[q * r..][..r], &distances);
         }
+    }
+}
+
+#[test]
+fn a_search_goes_by_the_real_numbers_within_and_across_blocks() {
+    // Squared distances of 1 + 2^-40 and 1, which f32 does not tell apart; and of 9e40 and 4e40, which are beyond it.
+    for values in [[1.0, 2f32.powi(-20), 1.0, 0.0], [3e20, 0.0, 2e20, 0.0]] {
+        let near = ResidualQuantizer::new(matrix(values.to_vec(), 2, 2).view(), 1, &Device::cpu()).unwrap();
+        let codes = near.pack(&[0, 1]).unwrap();
+        let query = matrix(vec![0.0; 2], 1, 2);
+        assert_eq!(near.search(&codes, query.view(), 1).unwrap().ids, [1]);
+        assert_eq!(near.search(&codes, query.view(), 2).unwrap().ids, [1, 0]);
+
+        // So long that a block has 1024 vectors.
+        let d = 8192;
+        let mut codewords = vec![0.0; 2 * d];
+        codewords[..2].copy_from_slice(&values[..2]);
+        codewords[d..d + 2].copy_from_slice(&values[2..]);
+        let long = ResidualQuantizer::new(matrix(codewords, 2, d).view(), 1, &Device::cpu()).unwrap();
+        let numbers: Vec<u32> = (0..1100).map(|i| u32::from(i == 7 || i == 1060)).collect();
+        let codes = long.pack(&numbers).unwrap();
+        let got = long.search(&codes, matrix(vec![0.0; d], 1, d).view(), 1090).unwrap();
+        let others = (0..1100).filter(|&i| i != 7 && i != 1060);
+        assert_eq!(got.ids, [7, 1060].into_iter().chain(others).take(1090).collect::<Vec<u32>>());
     }
 }
 

@@ -421,6 +421,11 @@ pub(crate) fn check_weights(op: &'static str, rows: usize, weights: &[f32]) -> R
     }
 }
 
+/// Which of two vectors of one length is nearer to `z` in the real numbers.
+pub(crate) fn nearer(z: &[f32], a: &[f32], b: &[f32]) -> std::cmp::Ordering {
+    cpu::exact::nearer(z, a, b)
+}
+
 pub(crate) fn checked_len(op: &'static str, rows: usize, cols: usize) -> Result<usize> {
     // A vector cannot hold more than isize::MAX bytes.
     rows.checked_mul(cols).filter(|&len| len <= isize::MAX as usize / 8).ok_or_else(|| Error::Shape {

@@ -9,8 +9,6 @@ use std::path::Path;
 
 /// Among how many ids the true neighbour may be.
 const RANKS: [usize; 3] = [1, 10, 100];
-/// Ids read at a time.
-const PIECE: usize = 1 << 18;
 
 /// Opens the ground truth of `n` queries: for each a row of integer ids, the nearest first.
 pub fn open(file: &Path, n: usize) -> Result<Reader> {
@@ -41,16 +39,13 @@ pub struct Recall {
 impl Recall {
     /// Reads the first id of every row. It is the number of one of `codes` codes.
     pub fn load(reader: &Reader, codes: usize, r: usize) -> Result<Recall> {
-        let (n, cols, mut scratch) = (reader.rows(), reader.cols(), Vec::new());
+        let (n, mut scratch) = (reader.rows(), Vec::new());
         // In Fortran order the first ids of all rows come first.
-        let step = if reader.header().fortran_order { 1 } else { cols };
-        let rows = (PIECE / step).max(1);
-        let (mut nearest, mut piece) = (Vec::new(), Vec::new());
-        for first in (0..n).step_by(rows) {
-            // Up to the first id of the last row: rows may be of any length.
-            piece.resize((rows.min(n - first) - 1) * step + 1, 0);
-            reader.read_codes(first * step, &mut piece, &mut scratch).or_exit(Exit::BadInput)?;
-            nearest.extend(piece.iter().step_by(step));
+        let step = if reader.header().fortran_order { 1 } else { reader.cols() };
+        let mut nearest = vec![0; n];
+        // One by one: what else a row holds is nobody's business, -1 for want of neighbours, say.
+        for (q, id) in nearest.iter_mut().enumerate() {
+            reader.read_codes(q * step, std::slice::from_mut(id), &mut scratch).or_exit(Exit::BadInput)?;
         }
         if let Some(q) = nearest.iter().position(|&id| id as usize >= codes) {
             let message = format!(

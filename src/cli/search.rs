@@ -20,6 +20,8 @@ use std::sync::atomic::Ordering;
 
 /// Queries whose tables the library has in memory at a time.
 const QUERIES: u64 = 128;
+/// Neighbours that a thread of it keeps of all these, at most.
+const KEPT: u64 = 1 << 21;
 /// Codes that are read at a time.
 const CODES: usize = 1 << 16;
 /// Sums of a block of queries, some tenths of a second: Ctrl-C is heard at that pace.
@@ -49,9 +51,12 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
 
     let sums = (codes.n as u64).saturating_mul(m as u64);
     let tables = (k as u64).saturating_mul(d as u64);
-    let cost =
-        RowCost { buffer: 4 * d as u64 + 8 * r as u64, scratch: 8 * r as u64, work: sums.saturating_add(tables) };
-    let held = held(&model, codes.n);
+    let cost = RowCost {
+        buffer: 4 * d as u64 + 8 * r as u64,
+        scratch: 8 * r as u64 + if args.symmetric { 8 * d as u64 } else { 0 },
+        work: sums.saturating_add(tables),
+    };
+    let held = held(&model, codes.n, queries.n, r);
     let limit = beside(held, cost, global)?;
     let block_rows = (MAX_SUMS / sums.max(1)).max(MIN_QUERIES) as usize;
     let mut blocks = Blocks::within(n, cost, pace, limit)?.at_most(block_rows, n, cost);
@@ -176,10 +181,19 @@ fn targets(args: &Search, queries: &Vectors) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Memory for the packed codes and for the tables of some queries.
-fn held(model: &Model, codes: usize) -> u64 {
-    let tables = (5 * QUERIES).saturating_mul(model.m as u64).saturating_mul(model.k as u64);
-    (codes as u64).saturating_mul(model.code_size() as u64).saturating_add(tables)
+/// Memory for the packed codes and the ground truth, for the tables of some queries, and for what threads find.
+fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
+    let (m, k) = (model.m as u64, model.k as u64);
+    let tables = (4 * QUERIES).saturating_mul(m).saturating_mul(k);
+    let bytes = match k {
+        ..=16 => 16,
+        17..=256 => 256,
+        _ => 0,
+    };
+    let of_queries = QUERIES * m * bytes + 16 * KEPT.min(QUERIES * r as u64);
+    let of_threads = (of_queries + (1 << 17).max(1024 * m)) * rayon::current_num_threads() as u64;
+    let packed = (codes as u64).saturating_mul(model.code_size() as u64);
+    packed.saturating_add(tables).saturating_add(of_threads).saturating_add(4 * queries as u64)
 }
 
 /// The memory for the queries beside what is held, where it is limited.

@@ -141,7 +141,11 @@ impl OptimizedProductQuantizer {
 
     fn rotate_rows<T: Element>(&self, op: &'static str, x: MatrixView<'_, T>) -> Result<Matrix<f32>> {
         self.product.check_columns(op, x.cols())?;
-        times(op, "rotated vector", x, &self.rotation).map_err(|error| of_whole_rows(op, x, 0, error))
+        times(op, "rotated vector", x, &self.rotation).map_err(|error| match error {
+            // A row that is finite, and leaves f32, is the first: one that is not would have been named before.
+            Error::NonFinite { row, .. } if x.row(row).iter().all(|value| value.to_f32().is_finite()) => error,
+            error => of_whole_rows(op, x, 0, error),
+        })
     }
 
     /// The codes of the rows of `x`, `[n, d]`: those of [`ProductQuantizer::encode`] of the rotated rows, 16,384 of which are

@@ -135,14 +135,15 @@ impl ResidualQuantizer {
     ///
     /// # Errors
     /// - [`Error::Shape`] where `x` has not d columns.
-    /// - [`Error::NonFinite`] naming the first row that holds a NaN or an infinity, or of which a residual is beyond f32.
+    /// - [`Error::NonFinite`] naming a row that holds a NaN or an infinity, the first where no residual is beyond f32; else a
+    ///   row of such a residual.
     /// - [`Error::Cuda`] where a device fails.
     pub fn encode<T: Element>(&self, x: MatrixView<'_, T>) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode";
         self.check_columns(OP, x.cols())?;
         let (n, m, d) = (x.rows(), self.m(), self.d());
         let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
-        let block = block_rows(d, 1).min(n).max(1);
+        let block = block_rows(d).min(n).max(1);
         let (mut labels, mut sq_distances, mut left) = (vec![0; m * block], vec![0.0; block], vec![0.0; block * d]);
         for (first, codes) in (0..n).step_by(block).zip(codes.chunks_mut(self.code_size() * block)) {
             let rows = x.block(first..n.min(first + block));
@@ -170,13 +171,15 @@ impl ResidualQuantizer {
     }
 
     /// As [`encode`](ResidualQuantizer::encode), by beam search: after each stage the `beam` sums nearest to a vector are
-    /// kept, equal ones in the order of those they came from, and the nearest after the last stage is its code. With a beam
+    /// kept by their distances rounded to f32, equal ones in the order of those they came from, and the nearest after the last
+    /// stage is its code. With a beam
     /// of 1 the codes are those of [`encode`](ResidualQuantizer::encode). Wider beams leave less error on the whole,
-    /// though not in every single vector, and take about `beam` times as long.
+    /// though not in every single vector, and take about `beam` times as long. 8 MiB of residuals and of distances, or those of
+    /// one vector, are in memory at a time, some of them several times.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where `beam` is not 1 to 256.
-    /// - Those of [`encode`](ResidualQuantizer::encode).
+    /// - Those of [`encode`](ResidualQuantizer::encode), of whichever residual that is kept.
     pub fn encode_beam<T: Element>(&self, x: MatrixView<'_, T>, beam: usize) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode_beam";
         self.check_columns(OP, x.cols())?;
@@ -186,7 +189,8 @@ impl ResidualQuantizer {
         }
         let (n, m, d) = (x.rows(), self.m(), self.d());
         let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
-        let block = block_rows(d, beam).min(n).max(1);
+        // Of each vector all sums kept, and as many distances and labels for each of them.
+        let block = block_rows(beam * d.max(2 * beam.min(self.k()))).min(n).max(1);
         for (first, codes) in (0..n).step_by(block).zip(codes.chunks_mut(self.code_size() * block)) {
             let rows = x.block(first..n.min(first + block));
             let mut states = Beam::new(rows, beam);
@@ -231,7 +235,7 @@ impl ResidualQuantizer {
         let (n, d) = (self.packed.count(op, codes)?, self.d());
         self.packed.check(op, codes)?;
         let mut out = vec![0.0; checked_len(op, n, d)?];
-        let block = block_rows(d, 1).min(n).max(1);
+        let block = block_rows(d).min(n).max(1);
         let (mut numbers, mut part) = (vec![0; block], vec![0.0; if stages > 1 { block * d } else { 0 }]);
         for (codes, out) in codes.chunks(self.code_size() * block).zip(out.chunks_mut(d * block)) {
             let count = out.len() / d;
@@ -282,16 +286,16 @@ impl ResidualQuantizer {
     }
 }
 
-/// Rows that are worked on at a time, each in `copies`.
-fn block_rows(d: usize, copies: usize) -> usize {
-    (BLOCK / (d * copies)).clamp(64, 16384)
+/// Rows of so many values that are worked on at a time.
+fn block_rows(values: usize) -> usize {
+    (BLOCK / values).clamp(1, 16384)
 }
 
 /// Takes the codewords of the labels off the rows.
 pub(super) fn subtract(rows: &mut [f32], labels: &[u32], codebook: &Codebook) -> Result<()> {
     let d = codebook.d();
-    let mut part = vec![0.0; rows.len().min(block_rows(d, 1) * d)];
-    for (rows, labels) in rows.chunks_mut(block_rows(d, 1) * d).zip(labels.chunks(block_rows(d, 1))) {
+    let mut part = vec![0.0; rows.len().min(block_rows(d) * d)];
+    for (rows, labels) in rows.chunks_mut(block_rows(d) * d).zip(labels.chunks(block_rows(d))) {
         let part = &mut part[..rows.len()];
         decode_into(labels, codebook, part)?;
         let take = |(row, part): (&mut [f32], &[f32])| row.iter_mut().zip(part).for_each(|(row, part)| *row -= part);

@@ -49,8 +49,9 @@ impl ProductQuantizer {
     /// Tables are made by the device of the codebooks; the codes are in host memory and the processor goes through them,
     /// whatever that device is. Where it has instructions for it (AVX-512 with VBMI, for up to 16 codewords AVX2, too)
     /// bytes that bound the entries of a table from below are added up first, and only codes that may be among the nearest
-    /// get the sum that counts. Takes 5 m k bytes for each of 128 queries beside the result, and for each thread 16 r, and m
-    /// for each of up to 16,384 codes.
+    /// get the sum that counts. Takes 4 m k bytes for each of 128 queries beside the result. A thread takes for each of these
+    /// 16 r bytes and 16 m, or 256 m for more than 16 codewords, and 128 KiB or 1024 m; there are fewer queries at a time where r
+    /// is above 16,384.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`](crate::Error::InvalidParameter) where r is 0 or more than there are codes.
@@ -66,7 +67,7 @@ impl ProductQuantizer {
 
     /// The `r` codes nearest to each of the codes `queries` by symmetric distances (SDC): those between the two vectors that
     /// the codes stand for, summed as in [`search`](ProductQuantizer::search). Queries are only needed as codes then, at the
-    /// price of a second quantization error.
+    /// price of a second quantization error. They are decoded, to 4 d bytes for each.
     ///
     /// # Errors
     /// - Those of [`search`](ProductQuantizer::search) and, of the queries, [`decode`](ProductQuantizer::decode).

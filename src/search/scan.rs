@@ -70,7 +70,7 @@ impl Scan {
     fn exhaustive(&self, table: &[f32], first: u32, codes: &[u8], best: &mut Best) {
         let (m, size) = (self.packed.m(), self.code_size());
         if (self.packed.bits(), self.packed.k()) != (8, 256) {
-            for (id, code) in (first..).zip(codes.chunks_exact(size)) {
+            for (code, id) in codes.chunks_exact(size).zip(first..) {
                 best.consider(id, self.sum(table, code));
             }
             return;

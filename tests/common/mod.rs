@@ -64,6 +64,17 @@ pub fn scaled(full: usize) -> usize {
     if is_small() { full.div_ceil(10) } else { full }
 }
 
+/// Rows of a matrix as a view of their own.
+pub fn rows(x: &Matrix<f32>, range: std::ops::Range<usize>) -> MatrixView<'_, f32> {
+    let d = x.cols();
+    MatrixView::new(&x.as_slice()[range.start * d..range.end * d], range.len(), d).expect("rows of the matrix")
+}
+
+/// Squared distance in f64.
+pub fn sq_l2(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
+}
+
 /// Columns as a matrix of their own.
 pub fn cut(x: MatrixView<'_, f32>, columns: std::ops::Range<usize>) -> Matrix<f32> {
     let values = (0..x.rows()).flat_map(|i| x.row(i)[columns.clone()].to_vec()).collect();

@@ -96,6 +96,11 @@ fn round_exact_sq_l2(z: &[f32], e: &[f32], sum: &mut ExactSum) -> f32 {
     sum.to_f32()
 }
 
+/// Which of two vectors of one length is nearer to `z` in the real numbers.
+pub(crate) fn nearer(z: &[f32], a: &[f32], b: &[f32]) -> Ordering {
+    compare(z, a, b, &mut ExactSum::default())
+}
+
 /// How the real distance from `z` to `a` compares with that from `z` to `b`.
 pub(super) fn compare(z: &[f32], a: &[f32], b: &[f32], sum: &mut ExactSum) -> Ordering {
     sum.clear();

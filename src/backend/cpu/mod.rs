@@ -16,7 +16,7 @@ mod assign_small;
 mod blocks;
 mod centre;
 pub(crate) mod direct;
-mod exact;
+pub(crate) mod exact;
 pub(crate) mod filter;
 pub(crate) mod gather;
 pub mod isa;

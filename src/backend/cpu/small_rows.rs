@@ -171,7 +171,7 @@ fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride:
 /// the row is certain where v1 - v2 > 2 |z| B + C + u (|v1| + |v2|) + 2 tiny. Both sides are computed in f32: their
 /// seven roundings, 7 u, are within the factor 1 + 2^-20, and what they lose below the range of f32 is within 2^-136,
 /// more than ten times the two [`super::panels::tiny`] of 16 dimensions. Written so that NaN, ties and infinities are
-/// not certain.
+/// not certain. (Of rows that are not packed nobody asks.)
 #[inline(always)]
 pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
     // No panel but one: no values have to say which.
