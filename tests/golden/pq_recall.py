@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What product quantizers of faiss reach on siftsmall, the mean of 8 seeds: the figures in tests/product.rs.
+"""What product quantizers of faiss reach on siftsmall, the mean of 8 seeds: the figures in tests/codes/product.rs.
 
 tests/golden/pq_recall.py DATA    DATA: the folder of real data; needs faiss-cpu and numpy
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What residual quantizers of faiss reach on siftsmall, the mean of 4 seeds: the figures in tests/residual.rs.
+"""What residual quantizers of faiss reach on siftsmall, the mean of 4 seeds: the figures in tests/codes/residual.rs.
 
 tests/golden/rvq_recall.py DATA    DATA: the folder of real data; needs faiss-cpu and numpy
 

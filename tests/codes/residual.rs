@@ -1,10 +1,10 @@
 //! Residual quantization against codes that faiss made of real data, the slow way, and exhaustive search.
 
-mod common;
+use crate::common;
 
+use crate::common::{Numbers, assert_same_bits, data, matrix, rows, sq_l2};
 use codeword::backend::reference;
 use codeword::{Device, Error, Init, KMeans, Matrix, MatrixView, ResidualQuantizer, bf16};
-use common::{Numbers, assert_same_bits, data, matrix, rows, sq_l2};
 
 /// Stages of random codewords, each a third of the one before.
 fn random(numbers: &mut Numbers, m: usize, k: usize, d: usize) -> (Matrix<f32>, ResidualQuantizer) {

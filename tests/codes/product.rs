@@ -1,10 +1,10 @@
 //! Product quantization against what faiss made of real data, exact arithmetic, and codes packed bit by bit.
 
-mod common;
+use crate::common;
 
+use crate::common::{Numbers, assert_same_bits, cut, data, matrix, rows, sq_l2};
 use codeword::backend::reference;
 use codeword::{Device, Error, KMeans, Matrix, MatrixView, ProductQuantizer, Step, bf16, f16};
-use common::{Numbers, assert_same_bits, cut, data, matrix, rows, sq_l2};
 
 /// Sub-quantizers of random codewords.
 fn random(numbers: &mut Numbers, m: usize, k: usize, width: usize) -> (Matrix<f32>, ProductQuantizer) {

@@ -1,11 +1,11 @@
 //! Rotations learned with product quantizers: exact sums, never worse than without, the same bytes everywhere.
 
-mod common;
+use crate::common;
 
+use crate::common::{Numbers, assert_same_bits, data, matrix, scaled, sq_l2};
 use codeword::{
     Device, Error, Init, Isa, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, ProductQuantizer, bf16,
 };
-use common::{Numbers, assert_same_bits, data, matrix, scaled, sq_l2};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::Command;
 use std::time::Instant;
@@ -338,7 +338,7 @@ fn every_instruction_set_learns_the_same_bytes() {
                 command
             }
         };
-        command.args(["as_child_learn", "--exact", "--nocapture", "--test-threads=1"]);
+        command.args(["optimized::as_child_learn", "--exact", "--nocapture", "--test-threads=1"]);
         let output = command.env(ROLE, "learn").env("CODEWORD_ISA", isa).output().expect("this test runs again");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains(&expected), "{isa}: {expected}, got {text}");

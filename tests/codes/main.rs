@@ -1,0 +1,8 @@
+//! Vectors as codes of several numbers, one file for each quantizer. One program: each takes seconds to link.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod optimized;
+mod product;
+mod residual;
