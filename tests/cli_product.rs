@@ -318,7 +318,7 @@ fn memory_and_threads_change_no_byte() {
         folder.ok(&[&["decode", &codes, "-o", &back], &model[..], more].concat());
         let judged = folder.json(&[&["eval", "x.npy"], &model[..], more].concat());
         let search = ["search", "q.npy", "--codes", &codes, "-k", "20", "-o", &ids, "--distances", &distances];
-        let more = if more.contains(&"--max-memory") { &["--max-memory", "64M"] } else { more };
+        let more = if more.contains(&"--max-memory") { &["--max-memory", "775K", "--threads", "1"][..] } else { more };
         folder.ok(&[&search[..], &model, more].concat());
         let files = [codes, back, ids, distances, reconstruction].map(|name| folder.read(&name));
         (files, judged["distortion"].clone(), judged["parts"].clone())
@@ -533,8 +533,9 @@ fn codes_that_do_not_fit_are_refused_with_the_way_out() {
     fails(&folder, &some("flat.npy"), BAD_INPUT, &[&words[..], &["code 3 at position 5, at [2, 1],"]].concat());
     fails(&folder, &search("c.npy", &["-k", "5"]), USAGE, &["-k 5: c.npy holds only 4 codes", "at most that many"]);
     fails(&folder, &search("c.npy", &["-k", "1", "--precision", "fast"]), USAGE, &["--precision fast", "exact only"]);
-    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "takes at least"];
-    fails(&folder, &search("c.npy", &["-k", "1", "--max-memory", "1K"]), USAGE, &words);
+    // 4 bytes of codes, tables of 4 x 128 x 6, and for the thread 128 x 2 x 16, 128 x 16 and 128 KiB: 137.0 KiB, and a query.
+    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "takes at least 137."];
+    fails(&folder, &search("c.npy", &["-k", "1", "--max-memory", "1K", "--threads", "1"]), USAGE, &words);
     fails(
         &folder,
         &search("c.npy", &["-k", "1", "--distances", "new.npy"]),

@@ -8,28 +8,9 @@ mod common;
 
 use codeword::backend::reference;
 use codeword::{Codebook, Device, Ema, Error, Isa, KMeans, MatrixView, accumulate};
-use common::{Numbers, assert_exact, cases, golden, is_required, matrix, scaled};
+use common::{Numbers, assert_exact, cases, child, golden, is_child, is_required, matrix, scaled};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::process::{Command, Output};
-
-/// What the child does; unset, and the child's tests do nothing.
-const ROLE: &str = "CODEWORD_TEST_CHILD";
-
-/// Runs the one test `name` of this file in a process of its own.
-fn child(name: &str, isa: &str) -> Output {
-    let this = std::env::current_exe().expect("the path of this test");
-    let mut command = match std::env::var("CODEWORD_TEST_RUNNER") {
-        Err(_) => Command::new(this),
-        Ok(runner) => {
-            let mut words = runner.split_whitespace();
-            let mut command = Command::new(words.next().expect("CODEWORD_TEST_RUNNER names a command"));
-            command.args(words).arg(this);
-            command
-        }
-    };
-    command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, name).env("CODEWORD_ISA", isa).output().expect("this test runs again as a child")
-}
+use std::process::Output;
 
 /// Asserts success and that the child did what it was made for: a filter that matches no test succeeds too.
 fn assert_done(isa: &str, output: &Output, done: &str) {
@@ -37,10 +18,6 @@ fn assert_done(isa: &str, output: &Output, done: &str) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{isa}: {}\n{text}\n{errors}", output.status);
     assert!(text.contains(done), "{isa}: the child did not say {done:?}\n{text}\n{errors}");
-}
-
-fn is_child(name: &str) -> bool {
-    std::env::var(ROLE).is_ok_and(|role| role == name)
 }
 
 #[test]

@@ -7,11 +7,10 @@ use codeword::{
     Device, Error, Init, Isa, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, ProductQuantizer, bf16,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::process::Command;
 use std::time::Instant;
 
-/// What the child does; unset, and the child's test does nothing.
-const ROLE: &str = "CODEWORD_TEST_CHILD";
+/// The test that children run.
+const LEARN: &str = "optimized::as_child_learn";
 
 /// Mean squared error of a vector.
 fn msqe(x: &Matrix<f32>, decoded: &Matrix<f32>) -> f64 {
@@ -328,18 +327,7 @@ fn every_number_of_threads_learns_the_same_bytes() {
 fn every_instruction_set_learns_the_same_bytes() {
     let expected = format!("learned {:x?}", learned());
     for isa in Isa::available().into_iter().map(Isa::name) {
-        let this = std::env::current_exe().expect("the path of this test");
-        let mut command = match std::env::var("CODEWORD_TEST_RUNNER") {
-            Err(_) => Command::new(this),
-            Ok(runner) => {
-                let mut words = runner.split_whitespace();
-                let mut command = Command::new(words.next().expect("CODEWORD_TEST_RUNNER names a command"));
-                command.args(words).arg(this);
-                command
-            }
-        };
-        command.args(["optimized::as_child_learn", "--exact", "--nocapture", "--test-threads=1"]);
-        let output = command.env(ROLE, "learn").env("CODEWORD_ISA", isa).output().expect("this test runs again");
+        let output = common::child(LEARN, isa);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains(&expected), "{isa}: {expected}, got {text}");
     }
@@ -347,7 +335,7 @@ fn every_instruction_set_learns_the_same_bytes() {
 
 #[test]
 fn as_child_learn() {
-    if std::env::var(ROLE).is_ok_and(|role| role == "learn") {
+    if common::is_child(LEARN) {
         println!("learned {:x?}", learned());
     }
 }

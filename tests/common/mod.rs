@@ -47,11 +47,40 @@ impl Numbers {
     }
 }
 
+/// What a child does; unset, and the tests for children do nothing.
+const ROLE: &str = "CODEWORD_TEST_CHILD";
+
+/// Runs the one test `name` of this program in a process of its own, with an instruction set.
+pub fn child(name: &str, isa: &str) -> std::process::Output {
+    use std::process::Command;
+    let this = std::env::current_exe().expect("the path of this test");
+    let mut command = match std::env::var("CODEWORD_TEST_RUNNER") {
+        Err(_) => Command::new(this),
+        Ok(runner) => {
+            let mut words = runner.split_whitespace();
+            let mut command = Command::new(words.next().expect("CODEWORD_TEST_RUNNER names a command"));
+            command.args(words).arg(this);
+            command
+        }
+    };
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, name).env("CODEWORD_ISA", isa).output().expect("this test runs again as a child")
+}
+
+/// Whether this is the child for the test `name`.
+pub fn is_child(name: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|role| role == name)
+}
+
 /// Seeds whose mean a figure of training is, and how far from that of others the share of 100 queries may lie: one seed,
 /// and two standard deviations of one; or five where `CODEWORD_TEST_SCALE=large` asks for them.
 pub fn seeds() -> (std::ops::Range<u64>, f64) {
     let is_large = std::env::var_os("CODEWORD_TEST_SCALE").is_some_and(|scale| scale == "large");
-    if is_large { (0..5, 0.03) } else { (0..1, 0.1) }
+    if is_large {
+        return (0..5, 0.03);
+    }
+    println!("one seed of five, and not all sizes: CODEWORD_TEST_SCALE=large has them");
+    (0..1, 0.1)
 }
 
 /// A tenth of the work where `CODEWORD_TEST_SCALE=small` asks for it, as runs under an emulator do.
