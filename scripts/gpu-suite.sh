@@ -18,12 +18,12 @@ CARGO_ENCODED_RUSTFLAGS="$(printf '%s\x1f' "${flags[@]}")"
 CARGO_ENCODED_RUSTFLAGS="${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}"
 # The host only starts kernels here: linking without LTO, or every test program would take as long as a release.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_STRIP=symbols
-# One target folder for all of it; cargo tells the programs as `Executable tests/cuda.rs (path)`.
+# One target folder for all of it; cargo tells the programs as `Executable tests/cuda/main.rs (path)`.
 log="$target/gpu-suite.log"
-cargo test --release --target-dir "$target/gpu" --no-run --test 'cuda*' --bench cuda 2>&1 | tee "$log" >&2
+cargo test --release --target-dir "$target/gpu" --no-run --test cuda --bench cuda 2>&1 | tee "$log" >&2
 while read -r source program; do
     case "$source" in
-        tests/*) cp "$program" "$suite/tests/$(basename "$source" .rs)" ;;
+        tests/cuda/*) cp "$program" "$suite/tests/cuda" ;;
         benches/*) cp "$program" "$suite/bench-cuda" ;;
     esac
 done < <(sed -n 's/^ *Executable \([^ ]*\) (\(.*\))$/\1 \2/p' "$log")
@@ -38,16 +38,14 @@ for path in "$PWD" "$target" "$HOME" "$cargo_home" "$(rustc --print sysroot)"; d
         exit 1
     fi
 done
-for source in tests/cuda*.rs; do
-    [ -x "$suite/tests/$(basename "$source" .rs)" ] || {
-        echo "gpu-suite: $source is not packed" >&2
-        exit 1
-    }
-done
+[ -x "$suite/tests/cuda" ] || {
+    echo "gpu-suite: tests/cuda is not packed" >&2
+    exit 1
+}
 size="$(du -s --apparent-size -B 1000000 "$suite" | cut -f1)"
 if [ "$size" -gt 60 ]; then
     echo "gpu-suite: $size MB, more than 60" >&2
     exit 1
 fi
-echo "gpu-suite: $suite: $(ls "$suite/tests" | wc -l) test programs, $size MB, no path of this machine inside."
+echo "gpu-suite: $suite: $size MB, no path of this machine inside."
 echo "Copy it to the machine and start its run.sh."

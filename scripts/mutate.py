@@ -7,7 +7,7 @@ scripts/mutate.py --only assign.cu,best.cuh    of these files alone
 scripts/mutate.py --resume              go on: what was caught before, by tests that are still there, counts as caught
 scripts/mutate.py --list                print the mutants, run nothing
 
-A mutant is a copy of kernels/ with one line changed. The test programs, tests/cuda*.rs, are built once; the simulated
+A mutant is a copy of kernels/ with one line changed. The test program, tests/cuda/, is built once; the simulated
 driver runs the copy (CODEWORD_SIM_KERNELS), so that a mutant costs one g++ call and the tests that launch its kernels,
 those first that caught most mutants per second, up to the one that fails. A test that takes five times its processor
 time and 10 s more has failed, too; so has one that sleeps for minutes. A busy machine changes neither.
@@ -297,10 +297,11 @@ def baseline(slowest):
         same.update(path.read_bytes())
     known = json.loads(measured.read_text()) if measured.exists() else {}
     # Those that start the command line tool: what kernels do is seen by the others.
-    names = {path.stem for path in (ROOT / "tests").glob("cuda*.rs")} - {"cuda_cli", "cuda_driver"}
-    for program in programs(sorted(names)):
+    starts_it = ("cli::", "driver::")
+    for program in programs(["cuda"]):
         listed = subprocess.run([program, "--list"], stdout=subprocess.PIPE, check=True).stdout.decode()
-        tests += [Test(program, line[: -len(": test")]) for line in listed.splitlines() if line.endswith(": test")]
+        named = [line[: -len(": test")] for line in listed.splitlines() if line.endswith(": test")]
+        tests += [Test(program, name) for name in named if not name.startswith(starts_it)]
     kept, digests = [], {}
     for index, test in enumerate(tests):
         # The first of all builds the simulated driver.
@@ -322,7 +323,7 @@ def baseline(slowest):
         if not passed:
             sys.exit(f"mutate: {test.name} fails on the kernels as they are\n{output}")
         # tests/common/simulated/launched.rs
-        for record in (ROOT / "target/emulator/launched").glob(f"{pathlib.Path(test.program).name}@*/{test.name}"):
+        for record in (ROOT / "target/emulator/launched").glob(f"{pathlib.Path(test.program).name}@*/{test.name.replace('::', '.')}"):
             test.kernels |= set(record.read_text().split())
         known[key] = test.seconds, sorted(test.kernels)
         measured.write_text(json.dumps(known))

@@ -258,7 +258,7 @@ fn a_bound_that_is_not_widened() {
     let wide = "const double norm = (double)fact[FACT_NORM] * (double)s.widening;";
     let machine = planted(NAME, "best.cuh", wide, "const double norm = (double)fact[FACT_NORM];");
     let body = || {
-        // As in tests/cuda_gemm.rs: 3000 products, each lost just below half a step.
+        // As in tests/cuda/gemm.rs: 3000 products, each lost just below half a step.
         let d = 3000;
         let near = |sign: f32| (0..d).map(move |t| sign * if t == 0 { 1.0 } else { 0.999 / 4096.0 });
         let axis = |sign: f32| (0..d).map(move |t| if t == 0 { sign } else { 0.0 });
@@ -280,7 +280,7 @@ fn a_bound_without_what_flushing_loses() {
     let lower = "const double lower = -rival - s.unit * fabs(rival) - s.tiny;";
     let machine = planted(NAME, "best.cuh", lower, "const double lower = -rival - s.unit * fabs(rival) + s.tiny;");
     let body = || {
-        // As in tests/cuda_gemm.rs: all cross terms are subnormal.
+        // As in tests/cuda/gemm.rs: all cross terms are subnormal.
         let (small, smaller) = (2f32.powi(-64), 2f32.powi(-65));
         let e = vec![1.0, 0.0, -1.0, 0.0, smaller, smaller, small, small];
         assign_exactly(&matrix(vec![small, small], 1, 2), &matrix(e, 4, 2));

@@ -3,7 +3,7 @@
 
     python3 tests/golden/kmeans_sklearn.py > tests/golden/kmeans_sklearn.txt     (scikit-learn 1.9)
 
-The rows are those of tests/kmeans.rs: three numbers of a linear congruential generator each, added, and every row moved
+The rows are those of tests/training/kmeans.rs: three numbers of a linear congruential generator each, added, and every row moved
 to one of 10 places. Format: `n d k iterations inertia`, one run a line.
 """
 import numpy

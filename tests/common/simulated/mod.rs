@@ -121,7 +121,9 @@ impl Machine {
         let program = std::env::current_exe().expect("a test knows its own file");
         let mut command = self.command(program);
         command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, test);
-        command.output().expect("the test can be started again")
+        let output = command.output().expect("the test can be started again");
+        assert!(text(&output).contains("running 1 test"), "{test} is no test's whole name: {}", text(&output));
+        output
     }
 
     /// [`Machine::run`], and the child has to pass with no finding of the driver. Skipped where there is none. Where

@@ -1,5 +1,7 @@
 // The threads of a block take turns: each runs until it waits for others or leaves. When all it waits for have come, a
-// thread is ready again; when none is ready and some have not left, the block hangs, and that is reported.
+// thread is ready again; when none is ready and some have not left, the block hangs, and that is reported. Warps take turns,
+// and within each its lanes: those of one warp run on while they can, which keeps their stacks in the cache. A seed draws
+// the order of lanes, which warp comes next, and for how long: some get ahead of others.
 #include "block.h"
 
 #include "checks.h"
@@ -29,19 +31,26 @@ static std::string what_it_does(const Thread &thread) {
     }
 }
 
-// The next thread of this turn that can run, if there is one.
+static unsigned bit_of(const Thread &thread) { return 1u << block.places[thread.linear]; }
+
+// The next thread that can run, if there is one.
 static Thread *next_in_turn() {
-    while (block.turn < block.order.size()) {
-        unsigned i = block.order[block.turn++];
-        Thread &thread = block.threads[i];
-        if (thread.state != Thread::Ready) continue;
-        block.moved = true;
-        if (!(block.resting >> i / 32 % 32 & 1)) return &thread;
+    unsigned warps = (unsigned)block.ready.size();
+    if (!block.ready[block.warp] || !block.runs_left--) {
+        bool drawn = settings().seed != 0;
+        unsigned next = drawn ? (unsigned)(random_number() % warps) : block.warp + 1, tried = 0;
+        while (!block.ready[next % warps]) {
+            if (++tried == warps) return nullptr;
+            ++next;
+        }
+        block.warp = next % warps;
+        block.runs_left = drawn ? (unsigned)(random_number() % 256) : ~0u;
     }
-    return nullptr;
+    unsigned place = (unsigned)__builtin_ctz(block.ready[block.warp]);
+    return &block.threads[block.warp * 32 + block.lanes[block.warp * 32 + place]];
 }
 
-// Lets others run: the next one at once, or the scheduler, which begins the next turn.
+// Lets others run: the next one at once, or the scheduler, where none can.
 static void let_others_run() {
     Thread *me = block.current;
     block.current = next_in_turn();
@@ -71,6 +80,9 @@ static bool try_to_meet(const Thread &waiting) {
         taking_part |= 1u << i;
     }
     meet(waiting.kind, taking_part, of, lanes);
+    for (unsigned i = 0; i < lanes; ++i) {
+        if (taking_part >> i & 1) block.ready[warp] |= bit_of(of[i]);
+    }
     block.waiting[warp] &= ~taking_part;
     ++block.meetings[warp];
     return true;
@@ -79,6 +91,7 @@ static bool try_to_meet(const Thread &waiting) {
 static void leave() {
     Thread &me = *block.current;
     me.state = Thread::Left;
+    block.ready[me.linear / 32] &= ~bit_of(me);
     ++block.left;
     block.gone[me.linear / 32] |= 1u << me.linear % 32;
     for (unsigned waiting = block.waiting[me.linear / 32], lane = 0; waiting >> lane; ++lane) {
@@ -123,6 +136,7 @@ static void pass_barrier() {
     for (Thread &thread : block.threads) {
         thread.predicate = thread.kind == SIMULATED_OR ? any : thread.kind == SIMULATED_AND ? all : count;
         thread.state = Thread::Ready;
+        block.ready[thread.linear / 32] |= bit_of(thread);
     }
     block.at_barrier = 0;
     ++block.barriers;
@@ -152,7 +166,10 @@ bool run_block(const Launch &launch, uint3 index) {
     block.waiting.assign(block.meetings.size(), 0);
     block.gone.assign(block.meetings.size(), 0);
     if (count % 32) block.gone.back() = ~0u << count % 32;
-    block.order.resize(count);
+    block.lanes.resize(count);
+    block.places.resize(count);
+    block.ready.assign(block.meetings.size(), ~0u);
+    if (count % 32) block.ready.back() = (1u << count % 32) - 1;
     block.left = block.at_barrier = block.barriers = 0;
     block.failed = SUCCESS;
     lay_out(launch.arguments);
@@ -167,32 +184,31 @@ bool run_block(const Launch &launch, uint3 index) {
             report("no memory for the stacks of %u threads", count);
             return false;
         }
-        block.order[i] = i;
+        block.lanes[i] = (unsigned char)(i % 32);
     }
-    if (settings().seed) {
-        for (unsigned i = count; i > 1; --i) std::swap(block.order[i - 1], block.order[random_number() % i]);
+    for (unsigned first = 0; first < count; first += 32) {
+        unsigned lanes = count - first < 32 ? count - first : 32;
+        unsigned char *of = &block.lanes[first];
+        for (unsigned i = settings().seed ? lanes : 0; i > 1; --i) std::swap(of[i - 1], of[random_number() % i]);
+        for (unsigned i = 0; i < lanes; ++i) block.places[first + of[i]] = (unsigned char)i;
     }
     begin_block_checks();
-    while (block.left < count) {
-        // A quarter of the warps rests for a turn, so that some get ahead of others.
-        block.resting = settings().seed ? (unsigned)(random_number() & random_number()) : 0;
-        block.turn = 0;
-        block.moved = false;
-        block.current = next_in_turn();
-        if (block.current) simulated_switch(&block.scheduler, block.current->stack);
-        block.current = nullptr;
-        if (block.failed != SUCCESS) return false;
-        if (!block.moved) {
-            for (const Thread &thread : block.threads) {
-                if (thread.state == Thread::Left) continue;
-                hang(thread);
-                break;
-            }
-            block.failed = LAUNCH_FAILED;
-            return false;
-        }
+    // Warp 0 begins, or the one that the seed draws.
+    block.warp = (unsigned)block.ready.size() - 1;
+    block.runs_left = 0;
+    block.current = next_in_turn();
+    simulated_switch(&block.scheduler, block.current->stack);
+    // No thread can run any more.
+    block.current = nullptr;
+    if (block.failed != SUCCESS) return false;
+    if (block.left == count) return true;
+    for (const Thread &thread : block.threads) {
+        if (thread.state == Thread::Left) continue;
+        hang(thread);
+        break;
     }
-    return true;
+    block.failed = LAUNCH_FAILED;
+    return false;
 }
 
 } // namespace simulated
@@ -214,6 +230,7 @@ EXPORTED int simulated_barrier(int kind, int predicate, int line) {
     me.predicate = predicate;
     me.line = line;
     me.state = Thread::AtBarrier;
+    block.ready[me.linear / 32] &= ~bit_of(me);
     if (++block.at_barrier == block.threads.size()) {
         pass_barrier();
     } else {
@@ -244,6 +261,7 @@ EXPORTED unsigned long long simulated_warp(int kind, unsigned mask, unsigned lon
     me.width = width;
     me.line = line;
     me.state = Thread::AtWarp;
+    block.ready[me.linear / 32] &= ~bit_of(me);
     block.waiting[me.linear / 32] |= 1u << lane;
     if (!try_to_meet(me)) let_others_run();
     return me.value;

@@ -32,10 +32,10 @@ struct Block {
     uint3 index{};
     std::vector<void *> arguments;       // of the launch: where each lies, then all of them
     std::vector<Thread> threads;
-    std::vector<unsigned> order;         // in which they take turns
-    size_t turn = 0;                     // how many of `order` have had this one
-    unsigned resting = 0;                // warps that are left out of it
-    bool moved = false;                  // whether some thread could run in it
+    std::vector<unsigned char> lanes;    // of each warp, in the order in which they take turns: the lane of each place
+    std::vector<unsigned char> places;   // the other way round: the place of each lane
+    std::vector<unsigned> ready;         // places of each warp whose lanes can run
+    unsigned warp = 0, runs_left = 0;    // the warp whose turn it is, and how many times its lanes may still run
     Thread *current = nullptr;
     void *scheduler = nullptr;
     unsigned left = 0, at_barrier = 0;

@@ -1,0 +1,224 @@
+//! `codeword train` on vectors that do not fit into the memory given, by samples and batches, with checkpoints and
+//! plots: the bytes are those of training in memory, and of training that was never interrupted.
+
+use crate::support::{Folder, noise, npy_header, partial_files, stderr};
+use codeword::{Device, Error, Init, KMeans, Matrix, MatrixView, RowSource};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Vectors x.npy: 9 MB, and nine blocks of the order in which rows are added up.
+const N: usize = 9000;
+const D: usize = 250;
+
+fn sample() -> (Folder, Matrix<f32>) {
+    let folder = Folder::new();
+    let x = noise(N * D, 31);
+    folder.f32("x.npy", &[N, D], &x);
+    (folder, Matrix::new(x, N, D).unwrap())
+}
+
+fn learned(params: &KMeans, x: MatrixView<'_, f32>, weights: Option<&[f32]>) -> Vec<f32> {
+    let fit = params.fit_with(x, weights, &Device::cpu(), |_| Ok::<(), Error>(())).unwrap();
+    let codewords = fit.codebook.codewords().unwrap();
+    (0..codewords.rows()).flat_map(|j| codewords.row(j).to_vec()).collect()
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_learned_with_the_same_bytes() {
+    let (folder, x) = sample();
+    let weights: Vec<f32> = noise(N, 2).iter().map(|w| w.abs()).collect();
+    folder.f32("w.npy", &[N], &weights);
+    let train = |more: &[&str]| {
+        let args = ["train", "x.npy", "-k", "12", "-o", "e.npy", "--force", "--iterations", "2", "--device", "cpu"];
+        folder.json(&[&args, more].concat())
+    };
+    let params = KMeans::new(12).iterations(2);
+    let starts = [("random", Init::RandomRows), ("kmeans++", Init::PlusPlus), ("kmeans||", Init::Parallel)];
+    for (name, init) in starts {
+        let params = params.clone().init(init);
+        for (memory, streamed) in [("3M", true), ("5M", true), ("1G", false)] {
+            let report = train(&["--init", name, "--max-memory", memory]);
+            assert_eq!(report["streamed"].as_bool(), Some(streamed));
+            assert!(folder.read_f32("e.npy", "(12, 250)") == learned(&params, x.view(), None), "{name}, {memory}");
+        }
+        train(&["--init", name, "--max-memory", "3M", "--weights", "w.npy", "--minibatch", "500"]);
+        let expected = learned(&params.minibatch(500), x.view(), Some(&weights));
+        assert!(folder.read_f32("e.npy", "(12, 250)") == expected, "{name}, batches");
+    }
+    // The codes are those of encode.
+    train(&["--max-memory", "3M", "--codes", "c.npy"]);
+    folder.ok(&["encode", "x.npy", "-c", "e.npy", "-o", "encoded.npy"]);
+    assert!(folder.read("c.npy") == folder.read("encoded.npy"));
+}
+
+#[test]
+fn a_file_in_columns_is_streamed_and_what_f32_cannot_hold_is_counted_once() {
+    let folder = Folder::new();
+    let (n, d) = (3000usize, 700usize);
+    // f64 in Fortran order; every third row is beyond f32's digits.
+    let rows: Vec<f64> = noise(n * d, 5).iter().map(|&v| v.into()).collect();
+    let value = |i: usize, t: usize| if i.is_multiple_of(3) && t == 7 { 0.1 } else { rows[i * d + t] };
+    let bytes: Vec<u8> =
+        (0..d).flat_map(|t| (0..n).map(move |i| (i, t))).flat_map(|(i, t)| value(i, t).to_le_bytes()).collect();
+    folder.write("x.npy", &[npy_header("<f8", true, "(3000, 700)"), bytes].concat());
+    let train = |memory: &str, more: &[&str]| {
+        let args = ["train", "x.npy", "-k", "5", "-o", "e.npy", "--force", "--init", "random", "--max-memory", memory];
+        let report = folder.json(&[&args, more].concat());
+        (report["rounded_rows"].as_u64(), folder.read_f32("e.npy", "(5, 700)"))
+    };
+    let (rounded, expected) = train("1G", &[]);
+    assert_eq!(rounded, Some(1000));
+    assert!(train("3M", &[]) == (rounded, expected));
+    assert_eq!(train("3M", &["--minibatch", "64"]).0, Some(1000));
+}
+
+#[test]
+fn a_sample_is_learned_as_the_library_draws_it() {
+    let (folder, x) = sample();
+    let weights: Vec<f32> = noise(N, 3).iter().map(|w| w.abs()).collect();
+    folder.f32("w.npy", &[N], &weights);
+    let args = ["train", "x.npy", "-k", "9", "-o", "e.npy", "--force", "--seed", "4", "--weights", "w.npy", "--sample"];
+    let report = folder.json(&[&args[..], &["1000", "--max-memory", "3M", "--codes", "c.npy"]].concat());
+    assert_eq!((report["n"].as_u64(), report["learned_from"].as_u64()), (Some(N as u64), Some(1000)));
+    let (rows, values) = RowSource::<Error>::held(x.view()).sample(1000, 4).unwrap();
+    let of_rows: Vec<f32> = rows.iter().map(|&i| weights[i]).collect();
+    let params = KMeans::new(9).seed(4);
+    assert!(folder.read_f32("e.npy", "(9, 250)") == learned(&params, values.view(), Some(&of_rows)));
+    // Codes of all vectors.
+    assert_eq!(folder.read_u8("c.npy", "(9000,)").len(), N);
+    // As many as there are, and more: all.
+    for count in ["9000", "4000000000"] {
+        folder.ok(&[&args[..], &[count, "--iterations", "1"]].concat());
+        let expected = learned(&params.clone().iterations(1), x.view(), Some(&weights));
+        assert!(folder.read_f32("e.npy", "(9, 250)") == expected, "{count}");
+    }
+    // A vector that cannot be learned from, by its place in the file; outside the sample nobody looks at it.
+    let bad = |row: usize| {
+        let mut values = x.as_slice().to_vec();
+        values[row * D + 3] = f32::NAN;
+        folder.f32("bad.npy", &[N, D], &values);
+        folder.run(&["train", "bad.npy", "-k", "9", "-o", "new.npy", "--force", "--seed", "4", "--sample", "1000"])
+    };
+    let output = bad(rows[700]);
+    let expected = format!("bad.npy: vector {} holds NaN in column 3", rows[700]);
+    assert!(output.status.code() == Some(3) && stderr(&output).contains(&expected), "{}", stderr(&output));
+    let outside = (0..N).find(|i| !rows.contains(i)).unwrap();
+    assert_eq!(bad(outside).status.code(), Some(0));
+    // A weight that cannot be one, by its place in the file, drawn or not.
+    for row in [rows[700], outside] {
+        let mut bad = weights.clone();
+        bad[row] = -1.0;
+        folder.f32("w.npy", &[N], &bad);
+        let output = folder.run(&[&args[..], &["1000"]].concat());
+        let expected = format!("w.npy: weights must be finite and not negative, got -1 for row {row}");
+        assert!(output.status.code() == Some(3) && stderr(&output).contains(&expected), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_model_in_tensors_has_metadata_and_the_codewords_of_the_bare_one() {
+    let (folder, _) = sample();
+    for name in ["e.npy", "e.safetensors", "again.safetensors"] {
+        folder.ok(&["train", "x.npy", "-k", "6", "-o", name, "--iterations", "2", "--init", "random"]);
+    }
+    let bytes = std::fs::read(folder.path("e.safetensors")).unwrap();
+    assert_eq!(bytes, std::fs::read(folder.path("again.safetensors")).unwrap());
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.names(), ["codebook"]);
+    let tensor = file.tensor("codebook").unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[6, 250][..]));
+    assert_eq!(tensor.data(), folder.read("e.npy").1);
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().clone().unwrap();
+    let expected =
+        [("format", "codeword"), ("version", env!("CARGO_PKG_VERSION")), ("quantizer", "vq"), ("k", "6"), ("d", "250")];
+    assert!(expected.iter().all(|(key, value)| metadata[*key] == *value) && metadata.len() == 5, "{metadata:?}");
+    for (model, codes) in [("e.npy", "a.npy"), ("e.safetensors", "b.npy")] {
+        folder.ok(&["encode", "x.npy", "-c", model, "-o", codes]);
+    }
+    assert!(folder.read("a.npy") == folder.read("b.npy"));
+}
+
+#[test]
+fn a_plot_shows_the_curve_and_the_usage() {
+    let (folder, _) = sample();
+    let args =
+        ["train", "x.npy", "-k", "6", "-o", "e.npy", "--iterations", "3", "--init", "random", "--plot", "curve.svg"];
+    folder.ok(&args);
+    let svg = std::fs::read_to_string(folder.path("curve.svg")).unwrap();
+    for word in ["<svg", "inertia, in units of ", "iteration", "most used first", "</svg>"] {
+        assert!(svg.contains(word), "{word}");
+    }
+    // One line for each: four inertias, six counts, one of them after the other.
+    let lines: Vec<&str> = svg.split("<polyline").skip(1).filter(|line| line.contains("#0000FF")).collect();
+    let points = |line: &str| {
+        let start = line.find("points=\"").unwrap() + 8;
+        line[start..].split('"').next().unwrap().split_whitespace().count()
+    };
+    assert_eq!(lines.iter().map(|line| points(line)).collect::<Vec<_>>(), [4, 6]);
+    assert_eq!(folder.run(&args).status.code(), Some(2), "both exist");
+}
+
+#[test]
+fn a_resumed_training_writes_the_bytes_of_one_that_was_never_interrupted() {
+    let (folder, _) = sample();
+    for (i, more) in [&["--init", "random"][..], &["--init", "random", "--minibatch", "300"]].into_iter().enumerate() {
+        let train = |out: &str, iterations: &str, rest: &[&str]| {
+            let args = ["train", "x.npy", "-k", "8", "-o", out, "--seed", "3", "--max-memory", "3M", "--iterations"];
+            let start = if rest.contains(&"--resume") { &more[2..] } else { more };
+            folder.json(&[&args[..], &[iterations], start, rest].concat())
+        };
+        let name = |what: &str| format!("{what}{i}.safetensors");
+        let (whole, part, model, checkpoint) = (name("whole"), name("part"), name("model"), name("checkpoint"));
+        let expected = train(&whole, "7", &[]);
+        train(&part, "3", &["--checkpoint", &checkpoint]);
+        let got = train(&model, "7", &["--checkpoint", &checkpoint, "--resume"]);
+        assert_eq!((&got["curve"], &got["inertia"]), (&expected["curve"], &expected["inertia"]));
+        let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
+        assert!(read(&model) == read(&whole), "{more:?}");
+        // The checkpoint of the end: the same once more. It is a codebook as well.
+        train(&name("end"), "7", &["--checkpoint", &checkpoint, "--resume"]);
+        assert!(read(&name("end")) == read(&whole));
+        folder.ok(&["eval", "x.npy", "-c", &checkpoint]);
+        // Another training.
+        let args = ["train", "x.npy", "-k", "8", "-o", "n.npy", "--checkpoint", &checkpoint, "--resume", "--seed", "9"];
+        let output = folder.run(&[&args[..], &more[2..]].concat());
+        let text = stderr(&output);
+        assert!(output.status.code() == Some(3) && text.contains("with seed 9, got 3"), "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_training_leaves_its_checkpoint_and_no_codebook() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let (folder, _) = sample();
+    let args = ["train", "x.npy", "-k", "200", "-o", "e.npy", "--init", "random", "--max-memory", "6M"];
+    let first = [&args[..], &["--iterations", "100000", "--checkpoint", "c.safetensors"]].concat();
+    let child = folder.command(&first).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while !folder.path("c.safetensors").exists() && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    // What Ctrl-C does; that signal may be ignored here, as it is in the background of a script.
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    // It may have converged before.
+    if output.status.code() != Some(0) {
+        assert_eq!(output.status.code(), Some(130), "{text}");
+        let expected = "codeword: interrupted; no codebook was written; add --resume to go on from c.safetensors\n";
+        assert_eq!(text, expected);
+        assert_eq!(folder.names(), ["c.safetensors", "x.npy"]);
+    }
+    assert_eq!(partial_files(&folder.path("")), 0);
+    let args = ["train", "x.npy", "-k", "200", "-o", "e.npy", "--force"];
+    let resumed =
+        folder.json(&[&args[..], &["--iterations", "100000", "--checkpoint", "c.safetensors", "--resume"]].concat());
+    let whole =
+        folder.json(&["train", "x.npy", "-k", "200", "-o", "w.npy", "--init", "random", "--iterations", "100000"]);
+    assert_eq!(resumed["curve"], whole["curve"]);
+    assert!(folder.read("e.npy") == folder.read("w.npy"));
+}

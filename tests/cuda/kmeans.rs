@@ -1,0 +1,169 @@
+//! k-means on a CUDA device learns the bytes that it learns on the CPU, and so does a codebook that follows its batches. Every test runs in a child process on the
+//! simulated driver, which executes the real kernels and reports what they do wrong.
+
+use crate::common::{Numbers, matrix};
+use crate::simulated::{self, Machine};
+use codeword::{
+    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, MatrixView, Step, bf16, f16, vector_gradient,
+};
+
+/// Everything about a fit but the tiers, which devices may differ in.
+fn learned(fit: &KMeansFit) -> (Vec<u32>, Vec<u32>, Vec<u32>, Vec<u64>, bool, usize) {
+    let codewords = fit.codebook.codewords().unwrap();
+    let codewords = (0..fit.codebook.k()).flat_map(|j| codewords.row(j)).map(|value| value.to_bits()).collect();
+    let distances = fit.assignment.sq_distances.iter().map(|value| value.to_bits()).collect();
+    let curve = fit.curve.iter().map(|value| value.to_bits()).collect();
+    (codewords, fit.assignment.labels.clone(), distances, curve, fit.converged, fit.run)
+}
+
+#[test]
+fn a_device_learns_the_bytes_of_the_cpu() {
+    Machine::new().pass("kmeans::a_device_learns_the_bytes_of_the_cpu", || {
+        let mut numbers = Numbers::new(81);
+        for (n, k, d) in [(300, 7, 24), (150, 40, 3), (90, 90, 5)] {
+            let mut values = numbers.gaussians((n - 20) * d);
+            // Ties and copies.
+            values.extend_from_within(..20 * d);
+            let x = matrix(values, n, d);
+            let weights: Vec<f32> = (0..n).map(|_| 0.25 + numbers.uniform()).collect();
+            let starts = [(Init::RandomRows, None), (Init::PlusPlus, Some(&weights[..])), (Init::Hierarchical, None)];
+            for (init, weights) in starts {
+                let params = KMeans::new(k).init(init).iterations(3).n_init(2).seed(7);
+                let on = |device: &Device| params.fit_with(x.view(), weights, device, |_| Ok::<(), Error>(())).unwrap();
+                let (device, cpu) = (Device::cuda(0).unwrap(), Device::cpu());
+                let (got, expected) = (on(&device), on(&cpu));
+                assert!(learned(&got) == learned(&expected), "{n} x {d}, k={k}");
+                let stats = got.assignment.stats;
+                assert_eq!(stats.first + stats.second + stats.f64 + stats.exact, n as u64, "of the last pass");
+                assert_eq!((got.codebook.device(), expected.codebook.device()), (&device, &cpu));
+                // A codebook of the device as the start.
+                let more = params.clone().n_init(1).init(Init::Given(got.codebook));
+                let more = |device| learned(&more.fit(x.view(), device).unwrap());
+                assert!(more(&device) == more(&cpu), "{n} x {d}, k={k}: from a codebook on the device");
+                let limited = learned(&on(&device.with_max_memory(64 * 1024)));
+                assert!(limited == learned(&expected), "{n} x {d}, k={k}: with little memory");
+            }
+        }
+        // A codeword without rows, of one component: it is moved to one.
+        let x = matrix(numbers.gaussians(50), 50, 1);
+        let on = |device: Device| {
+            let start = Codebook::new(matrix(vec![-1.0, 1.0, 1.0], 3, 1).view(), &device).unwrap();
+            learned(&KMeans::new(3).init(Init::Given(start)).iterations(2).fit(x.view(), &device).unwrap())
+        };
+        assert!(on(Device::cuda(0).unwrap()) == on(Device::cpu()), "a codeword twice");
+    });
+}
+
+#[test]
+fn a_codebook_of_a_device_follows_its_batches_to_the_bytes_of_the_cpu() {
+    Machine::new().pass("kmeans::a_codebook_of_a_device_follows_its_batches_to_the_bytes_of_the_cpu", || {
+        let mut numbers = Numbers::new(82);
+        let (n, k, d) = (120, 15, 6);
+        let start = matrix(numbers.gaussians(k * d), k, d);
+        let batches: Vec<_> = (0..3).map(|_| matrix(numbers.gaussians(n * d), n, d)).collect();
+        for cosine in [false, true] {
+            let followed = |device: Device| {
+                let params = Ema::new().decay(0.6).threshold(6.0).cosine(cosine);
+                let mut ema = params.start(&Codebook::new(start.view(), &device).unwrap()).unwrap();
+                let mut told = Vec::new();
+                for batch in &batches {
+                    let step = ema.update(batch.view()).unwrap();
+                    let labels = step.assignment.labels;
+                    let gradient = vector_gradient(batch.view(), ema.codebook(), &labels, 0.25, None).unwrap();
+                    told.push((labels, step.usage, gradient));
+                }
+                assert_eq!(ema.codebook().device(), &device);
+                let codewords = ema.codebook().codewords().unwrap();
+                let codewords: Vec<u32> = (0..k).flat_map(|j| codewords.row(j)).map(|value| value.to_bits()).collect();
+                (told, codewords, ema.state().clone())
+            };
+            let (got, expected) = (followed(Device::cuda(0).unwrap()), followed(Device::cpu()));
+            assert!(expected.0.iter().any(|(_, usage, _)| usage.revived > 0));
+            assert!(got == expected, "cosine {cosine}");
+        }
+    });
+}
+
+#[test]
+fn rows_of_any_type_and_with_gaps_between_them_are_learned_from_on_the_device() {
+    fn assert_same<T: Element>(
+        name: &str,
+        values: &[T],
+        weights: &[f32],
+        (n, k, d, stride): (usize, usize, usize, usize),
+    ) {
+        let x = MatrixView::with_stride(values, n, d, stride).unwrap();
+        for weights in [None, Some(weights)] {
+            let params = KMeans::new(k).init(Init::RandomRows).iterations(4).seed(5);
+            let on = |device: Device| params.fit_with(x, weights, &device, |_| Ok::<(), Error>(())).unwrap();
+            assert!(learned(&on(Device::cuda(0).unwrap())) == learned(&on(Device::cpu())), "{name}");
+        }
+    }
+    for seed in 0..3 {
+        let machine = Machine::new().seed(seed);
+        machine.pass("kmeans::rows_of_any_type_and_with_gaps_between_them_are_learned_from_on_the_device", || {
+            let mut numbers = Numbers::new(82);
+            let (n, k, d, stride) = (211, 5, 9, 13);
+            let mut x = vec![f32::NAN; (n - 1) * stride + d];
+            for row in x.chunks_mut(stride) {
+                row[..d].copy_from_slice(&numbers.gaussians(d));
+            }
+            let weights: Vec<f32> = (0..n).map(|i| if i % 6 == 0 { 0.0 } else { numbers.uniform() }).collect();
+            let half: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
+            let brain: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+            assert_same("f32", &x, &weights, (n, k, d, stride));
+            assert_same("f16", &half, &weights, (n, k, d, stride));
+            assert_same("bf16", &brain, &weights, (n, k, d, stride));
+        });
+    }
+}
+
+#[test]
+fn rows_and_codewords_go_to_the_device_once() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "kmeans::rows_and_codewords_go_to_the_device_once";
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let output = Machine::new().set("TRACE", trace.display()).run(name, || {
+        // Bytes of every copy to the device so far.
+        let copied = || -> Vec<usize> {
+            let file = std::env::var("CODEWORD_SIM_TRACE").expect("set above");
+            let text = std::fs::read_to_string(file).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("submit ") && line.contains(" copy_htod "));
+            let bytes = lines.map(|line| line.split_once("bytes=").unwrap().1.split(' ').next().unwrap());
+            bytes.map(|bytes| bytes.parse().unwrap()).collect()
+        };
+        let (n, k, d) = (500, 6, 10);
+        let x = matrix(Numbers::new(83).gaussians(n * d), n, d);
+        let mut before = Vec::new();
+        let observe = |step| {
+            if let Step::Iteration { .. } = step {
+                before.push(copied());
+            }
+            Ok::<(), Error>(())
+        };
+        let fit = KMeans::new(k).iterations(5).fit_with(x.view(), None, &Device::cuda(0).unwrap(), observe).unwrap();
+        assert_eq!(fit.iterations(), 5);
+        assert_eq!(before[0].iter().filter(|&&bytes| bytes >= n * d).count(), 1, "{:?}", before[0]);
+        // What is known of a codebook before it is prepared, and nothing else; the first move was made before it was told.
+        let later = copied().split_off(before[0].len());
+        assert!(later.len() == 4 && later.iter().all(|&bytes| bytes < 64), "{later:?}");
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+}
+
+#[test]
+fn each_refused_allocation_of_a_training_is_an_error_and_leaves_nothing_behind() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "kmeans::each_refused_allocation_of_a_training_is_an_error_and_leaves_nothing_behind";
+    let refusals = Machine::new().refuse_each(name, || {
+        let x = [0.0f32, 1.0, 5.0, 7.0];
+        let x = MatrixView::new(&x, 4, 1)?;
+        KMeans::new(2).init(Init::RandomRows).iterations(1).fit(x, &Device::cuda(0)?).map(|_| ())
+    });
+    assert!(refusals > 30, "{refusals}");
+}

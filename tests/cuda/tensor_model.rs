@@ -1,0 +1,143 @@
+//! Sums of products on tensor cores, bit for bit against the model of the architecture that src/backend/cuda/tensor.rs
+//! and the simulated device rest on, transcribed here a second time. On a real device (CODEWORD_TEST_REQUIRE=cuda) this
+//! says whether the model is the device's.
+
+use crate::alone::{open, threads};
+use crate::common::Numbers;
+use crate::simulated::{Machine, pass_on_each};
+use codeword::cuda::cudarc::driver::PushKernelArg;
+use codeword::f16;
+
+/// Rows, columns and steps of depth of a product.
+const ROWS: usize = 16;
+const COLS: usize = 8;
+const DEPTH: usize = 96;
+
+/// Products that a step adds, and the fractional bits of the largest term that all are cut off to: MMA-Sim, arXiv
+/// 2511.10909; Khattak and Mikaitis, arXiv 2512.07004. None for architectures that neither measured.
+fn model(capability: (i32, i32)) -> Option<(usize, i32)> {
+    match capability {
+        (8, 0 | 6 | 9) => Some((8, 24)),
+        (9, 0) => Some((16, 25)),
+        _ => None,
+    }
+}
+
+/// A number in units of 2^-48, of which every product of two f16 and every sum of such is a multiple.
+fn units(x: f16) -> i128 {
+    (f64::from(x) * 2f64.powi(24)) as i128
+}
+
+/// The exponent of an f16, that of the least normal number for all below it.
+fn exponent(x: f16) -> i32 {
+    (f64::from(x).abs().log2().floor() as i32).max(-14)
+}
+
+/// Cut off towards zero to a multiple of 2^`unit`.
+fn cut_off(value: i128, unit: i32) -> i128 {
+    let by = unit + 48;
+    if by > 0 { value / (1 << by) * (1 << by) } else { value }
+}
+
+/// Where the leading bit of a value in units of 2^-48 is.
+fn leading(value: i128) -> i32 {
+    value.unsigned_abs().ilog2() as i32 - 48
+}
+
+/// The sum of products as the model has it, in units of 2^-48.
+fn modelled(a: &[f16], b: &[f16], (products, bits): (usize, i32)) -> i128 {
+    let mut sum = 0i128;
+    for (a, b) in a.chunks(products).zip(b.chunks(products)) {
+        let terms: Vec<(i128, i32)> =
+            a.iter().zip(b).map(|(&a, &b)| (units(a) * units(b), exponent(a) + exponent(b))).collect();
+        let of_sum = (sum != 0).then(|| leading(sum));
+        let exponents = terms.iter().filter(|term| term.0 != 0).map(|term| term.1);
+        let Some(top) = exponents.chain(of_sum).max() else { continue };
+        let total: i128 = terms.iter().map(|term| term.0).chain([sum]).map(|value| cut_off(value, top - bits)).sum();
+        // To the 24 bits of an f32, towards zero.
+        sum = if total == 0 { 0 } else { cut_off(total, leading(total) - 23) };
+    }
+    sum
+}
+
+/// Operands of one sort: each side row by row.
+struct Problem {
+    name: &'static str,
+    a: Vec<f16>,
+    b: Vec<f16>,
+}
+
+fn problems() -> Vec<Problem> {
+    let mut numbers = Numbers::new(171);
+    let mut problems = Vec::new();
+    let mut add = |name, value: &mut dyn FnMut(&mut Numbers, usize) -> f32| {
+        let mut side = |rows: usize| -> Vec<f16> {
+            (0..rows * DEPTH).map(|i| f16::from_f32(value(&mut numbers, i % DEPTH))).collect()
+        };
+        let (a, b) = (side(ROWS), side(COLS));
+        problems.push(Problem { name, a, b });
+    };
+    for _ in 0..40 {
+        add("Gaussians", &mut |numbers, _| numbers.gaussian());
+        add("of one sign", &mut |numbers, _| 1.0 + numbers.uniform());
+        // Exponents far apart: most is cut off, and what is left shows where.
+        add("of all magnitudes", &mut |numbers, _| numbers.gaussian() * 2f32.powi(numbers.below(29) as i32 - 14));
+        add("subnormal", &mut |numbers, _| f16::from_bits(numbers.below(0x800) as u16).to_f32());
+        add("subnormal beside normal", &mut |numbers, t| {
+            if t % 3 == 0 { numbers.gaussian() } else { f16::from_bits(numbers.below(0x400) as u16).to_f32() }
+        });
+        // Neighbours that take one another away, but for their last bits.
+        add("that cancel", &mut |numbers, t| (1.0 + numbers.uniform() / 64.0) * if t % 2 == 1 { -1.0 } else { 1.0 });
+        add("large and then small", &mut |numbers, t| numbers.gaussian() * if t < 16 { 4096.0 } else { 0.01 });
+        add("small and then large", &mut |numbers, t| numbers.gaussian() * if t < 80 { 0.01 } else { 4096.0 });
+        add("mostly zero", &mut |numbers, _| if numbers.below(6) == 0 { numbers.gaussian() } else { 0.0 });
+    }
+    problems
+}
+
+#[test]
+fn sums_of_products_are_those_of_the_model_bit_for_bit() {
+    let others = ["80", "86", "89", "90"].map(|it| Machine::new().set("CAPABILITY", it).set("CHECK", 0));
+    pass_on_each(
+        [Machine::new()].into_iter().chain(others),
+        "tensor_model::sums_of_products_are_those_of_the_model_bit_for_bit",
+        || {
+            let (stream, product) = open("tensor_check", "tensor_check_f16");
+            let capability = stream.context().compute_capability().unwrap();
+            let Some(model) = model(capability) else {
+                return println!("skipped: there is no model of compute capability {capability:?}");
+            };
+            let problems = problems();
+            let bits = |side: fn(&Problem) -> &[f16]| -> Vec<u16> {
+                problems.iter().flat_map(side).map(|value| value.to_bits()).collect()
+            };
+            let (a, b) = (bits(|problem| &problem.a), bits(|problem| &problem.b));
+            let (a, b) = (stream.clone_htod(&a).unwrap(), stream.clone_htod(&b).unwrap());
+            let mut sums = stream.alloc_zeros::<f32>(problems.len() * ROWS * COLS).unwrap();
+            let mut launch = stream.launch_builder(&product);
+            let depth = DEPTH as u32;
+            launch.arg(&a).arg(&b).arg(&mut sums).arg(&depth);
+            // SAFETY: a warp per problem, of the sizes that the header of the kernel names.
+            unsafe { launch.launch(threads(problems.len() as u32, 32)) }.unwrap();
+            let sums = stream.clone_dtoh(&sums).unwrap();
+            let mut off = Vec::new();
+            for (problem, sums) in problems.iter().zip(sums.chunks(ROWS * COLS)) {
+                for (i, &got) in sums.iter().enumerate() {
+                    let (a, b) = (&problem.a[i / COLS * DEPTH..][..DEPTH], &problem.b[i % COLS * DEPTH..][..DEPTH]);
+                    let expected = modelled(a, b, model);
+                    // Both are multiples of 2^-48 with 24 bits: exact in f64.
+                    if f64::from(got) * 2f64.powi(48) != expected as f64 {
+                        off.push(format!(
+                            "{}: {got:e}, not {:e}: {a:?} {b:?}",
+                            problem.name,
+                            expected as f64 * 2f64.powi(-48)
+                        ));
+                    }
+                }
+            }
+            let all = problems.len() * ROWS * COLS;
+            println!("compute capability {capability:?}: {} of {all} sums are not the model's", off.len());
+            assert!(off.is_empty(), "{} of {all} sums, such as\n{}", off.len(), off[..off.len().min(3)].join("\n"));
+        },
+    );
+}

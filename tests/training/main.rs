@@ -1,0 +1,11 @@
+//! Codebooks learned: one file for each promise, one program for all.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod accumulate;
+mod ema;
+mod gradients;
+mod groups;
+mod kmeans;
+mod kmeans_source;
