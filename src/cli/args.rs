@@ -48,7 +48,7 @@ pub enum Verb {
     },
 }
 
-/// Learn a codebook or a product quantizer from vectors, by k-means
+/// Learn a codebook, or a quantizer of several, from vectors, by k-means
 ///
 /// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit.
 /// Vectors that do not fit into --max-memory are read again in every pass. Codewords that no vector is nearest to move
@@ -60,15 +60,16 @@ pub struct Train {
     /// What to learn
     #[arg(long, value_name = "QUANTIZER", default_value = "vq")]
     pub quantizer: Quantizer,
-    /// Sub-quantizers of a product quantizer: a divisor of the dimensions
-    #[arg(short, long = "sub-quantizers", value_name = "M", allow_negative_numbers = true,
+    /// Sub-quantizers of a product quantizer, a divisor of the dimensions; or stages of a residual one
+    #[arg(short, long = "sub-quantizers", visible_alias = "stages", value_name = "M", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub m: Option<u32>,
-    /// Codewords to learn, by each sub-quantizer
+    /// Codewords to learn, by each sub-quantizer or stage
     #[arg(short, long = "codewords", value_name = "K", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..u32::MAX as i64))]
     pub k: u32,
-    /// Codebook to write: f32 of shape (K, d), of a product quantizer (M, K, d/M) (.npy, or .safetensors with metadata)
+    /// Codebook to write: f32 of shape (K, d), of a product quantizer (M, K, d/M), of a residual one (M, K, d) (.npy, or
+    /// .safetensors with metadata, which alone has room for the rotation of opq)
     #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// Also write the code of every vector, as encode would
@@ -82,6 +83,10 @@ pub struct Train {
     /// hierarchical: k-means within parts of the vectors
     #[arg(long, value_name = "INIT", default_value = "kmeans++")]
     pub init: InitChoice,
+    /// How often to fit the rotation of opq to its codewords, from each of two starts [default: 20]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub rotations: Option<u32>,
     /// Start from the codewords of this codebook (.npy, .safetensors, .fvecs, .fbin, ...)
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath, conflicts_with_all = ["init", "n_init"])]
     pub start: Option<PathBuf>,
@@ -120,8 +125,8 @@ pub struct Train {
 /// Write the nearest codeword of every vector
 ///
 /// The code is the lowest index among the codewords nearest in real-number arithmetic: the same on every device, for
-/// every thread count and memory limit. CODES has the leading axes of X as its shape; those of a product quantizer have
-/// one more axis, of the numbers of its sub-quantizers.
+/// every thread count and memory limit. CODES has the leading axes of X as its shape; those of other quantizers
+/// than codebooks have one more axis, of the numbers of their sub-quantizers or stages.
 #[derive(Debug, ClapArgs)]
 pub struct Encode {
     #[command(flatten)]
@@ -141,6 +146,10 @@ pub struct Encode {
     #[arg(long, value_name = "R", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub top_k: Option<u32>,
+    /// Keep the B best sums after each stage of a residual quantizer: less error for more time [default: 1]
+    #[arg(long, value_name = "B", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub beam: Option<u32>,
     /// Element type of CODES [default: the smallest that holds every code]
     #[arg(long, value_name = "TYPE")]
     pub code_dtype: Option<CodeDtype>,
@@ -150,8 +159,8 @@ pub struct Encode {
 
 /// Write the codewords that codes stand for
 ///
-/// The output is f32 and has one axis more than CODES; of a product quantizer the vectors take the place of the last
-/// axis. The code 4294967295 (of --non-finite sentinel) becomes a
+/// The output is f32 and has one axis more than CODES; of other quantizers than codebooks the vectors take the place of
+/// the last axis. The code 4294967295 (of --non-finite sentinel) becomes a
 /// vector of NaN.
 #[derive(Debug, ClapArgs)]
 pub struct Decode {
@@ -196,8 +205,8 @@ pub struct Eval {
 
 /// Find the codes nearest to queries
 ///
-/// By asymmetric distances: of the query as it is to the vector that a code of a product quantizer stands for. All codes
-/// are looked at; equal distances are in the order of the codes. IDS and distances are the same on every device and for
+/// By asymmetric distances: of the query as it is to the vector that a code of a product or residual quantizer stands
+/// for. All codes are looked at; equal distances are in the order of the codes. IDS and distances are the same on every device and for
 /// every thread count. The codes are in memory, the queries need not be.
 #[derive(Debug, ClapArgs)]
 pub struct Search {
@@ -259,7 +268,8 @@ pub struct Vectors {
 /// The model a verb reads.
 #[derive(Debug, ClapArgs)]
 pub struct Model {
-    /// Codebook of shape (k, d), or product quantizer of shape (m, k, d/m) (.npy, .safetensors, .fvecs, ...)
+    /// Codebook of shape (k, d), product quantizer of shape (m, k, d/m) or residual one of shape (m, k, d) (.npy,
+    /// .safetensors, .fvecs, ...)
     #[arg(short, long = "codebook", value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub codebook: PathBuf,
     /// Read a 2-byte codebook as bf16, which .npy has no name for

@@ -1,13 +1,12 @@
 //! Codes in a file: a number for each vector, or m of them along the last axis.
 
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
-use crate::cli::input::{self, Vectors, index_text, multi_index};
+use crate::cli::input::{self, index_text, multi_index};
 use crate::cli::model::Model;
 use crate::cli::report::shape_text;
-use crate::cli::stream::Block;
 use crate::cli::values::Quantizer;
+use codeword::Error;
 use codeword::io::npy::Reader;
-use codeword::{Error, ProductQuantizer};
 use std::path::Path;
 
 /// Opens codes of any kind.
@@ -35,20 +34,21 @@ pub struct Codes<'a> {
 }
 
 impl<'a> Codes<'a> {
-    /// Refuses codes of another number of sub-quantizers.
+    /// Refuses codes of another number of sub-quantizers or stages.
     pub fn new(reader: &'a Reader, model: &'a Model) -> Result<Codes<'a>> {
         let shape = &reader.header().shape;
         let n = match model.quantizer {
             Quantizer::Vq => reader.elements(),
-            Quantizer::Pq => reader.rows(),
+            _ => reader.rows(),
         };
         if model.quantizer != Quantizer::Vq && (shape.is_empty() || reader.cols() != model.m) {
             let message = format!(
-                "{}: expected codes of {} numbers along the last axis, as {} has sub-quantizers, got shape {}; name the \
-                 model that the codes were made with",
+                "{}: expected codes of {} numbers along the last axis, as {} has {}s, got shape {}; name the model that \
+                 the codes were made with",
                 reader.file().display(),
                 model.m,
                 model.reader.file().display(),
+                model.quantizer.part(),
                 shape_text(shape)
             );
             return Err(Failure::new(Exit::BadInput, message));
@@ -90,11 +90,4 @@ pub fn explain(error: Error, first: usize, n: usize, codes: &Reader, model: &Mod
         k - 1
     );
     Failure::new(Exit::BadInput, message)
-}
-
-/// The numbers of the vectors of a block, `[rows, m]`.
-pub fn of_block(block: &Block, vectors: &Vectors, quantizer: &ProductQuantizer) -> Result<Vec<u32>> {
-    let codes = block.view(vectors.d).and_then(|x| quantizer.encode(x));
-    let codes = codes.map_err(|error| vectors.explain(error, block.first, "remove or repair it"))?;
-    quantizer.unpack(&codes).or_exit(Exit::Failed)
 }

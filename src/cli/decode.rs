@@ -2,6 +2,7 @@
 
 use crate::cli::args::{Decode, Global};
 use crate::cli::codes::{self, Codes};
+use crate::cli::composed::{self, Composed};
 use crate::cli::exit::Result;
 use crate::cli::model::Model;
 use crate::cli::output::{self, Output, Target};
@@ -10,7 +11,7 @@ use crate::cli::report::{self, Clock, Report, shape_text};
 use crate::cli::stream::{Block, Stream};
 use crate::cli::values::Quantizer;
 use codeword::io::npy::Scalar;
-use codeword::{Codebook, Error, ProductQuantizer, decode_into};
+use codeword::{Codebook, Error, decode_into};
 use serde_json::json;
 
 pub fn run(args: &Decode, global: &Global) -> Result<()> {
@@ -22,7 +23,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
     let (n, d, k, m) = (codes.n, model.d, model.k, model.m as u64);
     let mut shape = match model.quantizer {
         Quantizer::Vq => reader.header().shape.clone(),
-        Quantizer::Pq => reader.leading().to_vec(),
+        _ => reader.leading().to_vec(),
     };
     shape.push(d);
     let mut target = Target::new("vectors", &args.output, Scalar::F32, &shape, &reader)?;
@@ -34,11 +35,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
     let pace = devices.pace();
     let device = devices.only("decode")?;
 
-    let scratch = match model.quantizer {
-        Quantizer::Vq => 0,
-        // Packed codes, and the vectors once more.
-        Quantizer::Pq => 2 * m + 4 * d as u64,
-    };
+    let scratch = composed::decoding(&model);
     let cost = RowCost { buffer: 4 * m + 4 * d as u64, scratch, work: 0 };
     let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
@@ -59,7 +56,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
 
     let loaded = match model.quantizer {
         Quantizer::Vq => Loaded::Codebook(model.load(&device, &mut clock)?),
-        Quantizer::Pq => Loaded::Product(model.load_product(&device, &mut clock)?),
+        _ => Loaded::Composed(Composed::load(&model, &device, &mut clock)?),
     };
     let [target] = &targets;
     let mut output = Output::create(target.clone())?;
@@ -86,7 +83,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
 /// What makes vectors of codes.
 enum Loaded {
     Codebook(Codebook),
-    Product(ProductQuantizer),
+    Composed(Composed),
 }
 
 impl Loaded {
@@ -94,11 +91,7 @@ impl Loaded {
         block.x.resize(block.rows * d, 0.0);
         match self {
             Loaded::Codebook(codebook) => decode_into(&block.codes, codebook, &mut block.x),
-            Loaded::Product(quantizer) => {
-                let vectors = quantizer.decode(&quantizer.pack(&block.codes)?)?;
-                block.x.copy_from_slice(vectors.as_slice());
-                Ok(())
-            }
+            Loaded::Composed(quantizer) => quantizer.decode_numbers(&block.codes, &mut block.x),
         }
     }
 }

@@ -61,6 +61,11 @@ impl Vectors {
                 let message = format!("{file}: vector {row} holds {got} in column {col}; {way_out}");
                 Failure::new(Exit::BadInput, message)
             }
+            // Of what became of a vector on the way, as the residual of a stage.
+            Error::NonFinite { op, what, row, col, got, way_out } if what != "codeword" => {
+                let error = Error::NonFinite { op, what, row: first + row, col, got, way_out };
+                Failure { exit: Exit::of(&error), error: error.into() }
+            }
             error => Failure { exit: Exit::of(&error), error: error.into() },
         }
     }

@@ -3,6 +3,7 @@
 mod args;
 mod codes;
 mod completions;
+mod composed;
 mod decode;
 mod devices;
 mod distances;

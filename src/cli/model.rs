@@ -6,7 +6,7 @@ use crate::cli::input::{self, Vectors};
 use crate::cli::report::{Clock, shape_text, size_text};
 use crate::cli::values::Quantizer;
 use codeword::io::npy::Reader;
-use codeword::{Codebook, Device, Error, MatrixView, Precision, ProductQuantizer};
+use codeword::{Codebook, Device, Error, MatrixView, Precision};
 
 /// Most codewords of a sub-quantizer: its numbers have 16 bits at most.
 pub const MOST_OF_PART: usize = 1 << 16;
@@ -15,10 +15,12 @@ pub const MOST_OF_PART: usize = 1 << 16;
 pub struct Model {
     pub reader: Reader,
     pub quantizer: Quantizer,
-    /// Numbers in the code of a vector: 1 of a codebook, that of the sub-quantizers of a product quantizer.
+    /// Numbers in the code of a vector: 1 of a codebook, one for each sub-quantizer or stage.
     pub m: usize,
     /// Codewords that each of them chooses from.
     pub k: usize,
+    /// Dimensions of a codeword.
+    pub width: usize,
     /// Dimensions of a vector.
     pub d: usize,
 }
@@ -49,19 +51,21 @@ impl Model {
         let shape = reader.header().shape.clone();
         let (wanted, m, k, width) = match (quantizer, &shape[..]) {
             (Quantizer::Vq, &[k, d]) => ("a codebook of shape (k, d)", 1, k, d),
-            (Quantizer::Pq, &[m, k, width]) => ("codebooks of shape (m, k, d/m)", m, k, width),
+            (Quantizer::Pq | Quantizer::Opq, &[m, k, width]) => ("codebooks of shape (m, k, d/m)", m, k, width),
+            (Quantizer::Rvq, &[m, k, width]) => ("codebooks of shape (m, k, d)", m, k, width),
             (Quantizer::Vq, &[_, _, _]) => {
-                let way_out = "say --quantizer pq where it is a product quantizer of shape (m, k, d/m); residual ones of \
-                               shape (m, k, d) are not supported yet";
+                let way_out = "say --quantizer pq where it is a product quantizer of shape (m, k, d/m), rvq where it is a \
+                               residual one of shape (m, k, d)";
                 return Err(bad(&reader, "a codebook of shape (k, d)", &shape_text(&shape), way_out));
             }
             (Quantizer::Vq, _) => {
                 return Err(bad(&reader, "a codebook of shape (k, d)", &shape_text(&shape), "reshape it"));
             }
-            (Quantizer::Pq, _) => {
-                let wanted = "codebooks of shape (m, k, d/m), as the quantizer pq has";
+            (Quantizer::Pq | Quantizer::Opq | Quantizer::Rvq, _) => {
+                let of = if quantizer == Quantizer::Rvq { "d" } else { "d/m" };
+                let wanted = format!("codebooks of shape (m, k, {of}), as the quantizer {} has", quantizer.name());
                 let way_out = "reshape them; a codebook of shape (k, d) is the quantizer vq";
-                return Err(bad(&reader, wanted, &shape_text(&shape), way_out));
+                return Err(bad(&reader, &wanted, &shape_text(&shape), way_out));
             }
         };
         let most = if quantizer == Quantizer::Vq { u32::MAX as usize - 1 } else { MOST_OF_PART };
@@ -74,7 +78,8 @@ impl Model {
             return Err(bad(&reader, wanted, &shape_text(&shape), &way_out));
         }
         // Cannot overflow: the elements of the file were counted.
-        Ok(Model { reader, quantizer, m, k, d: m * width })
+        let d = if quantizer == Quantizer::Rvq { width } else { m * width };
+        Ok(Model { reader, quantizer, m, k, width, d })
     }
 
     /// Bits of the code of a vector, as information: numbers below k need not fill their bits.
@@ -112,27 +117,14 @@ impl Model {
         clock.prepare(|| Codebook::new(view, device)).map_err(|error| self.explain(error))
     }
 
-    /// Reads the codewords of a product quantizer.
-    pub fn load_product(&self, device: &Device, clock: &mut Clock) -> Result<ProductQuantizer> {
-        let mut codewords = self.codewords(clock)?;
-        let (m, k, width) = (self.m, self.k, self.d / self.m);
-        if self.reader.header().fortran_order {
-            // There the first codewords of all parts come first, then all second ones, and so on.
-            codewords =
-                (0..m * k).flat_map(|row| &codewords[(row % k * m + row / k) * width..][..width]).copied().collect();
-        }
-        let view = MatrixView::new(&codewords, m * k, width).or_exit(Exit::BadInput)?;
-        clock.prepare(|| ProductQuantizer::new(view, m, device)).map_err(|error| self.explain(error))
-    }
-
     /// All codewords in the order of the file. How many of them f32 could not hold exactly is told as a warning.
-    fn codewords(&self, clock: &mut Clock) -> Result<Vec<f32>> {
+    pub fn codewords(&self, clock: &mut Clock) -> Result<Vec<f32>> {
         let name = self.reader.file().display();
         let mut codewords: Vec<f32> = Vec::new();
         // The file is as large as its shape says, but it may be sparse, and memory is not.
-        let len = self.k.checked_mul(self.d).filter(|&len| codewords.try_reserve_exact(len).is_ok());
+        let len = (self.m * self.k).checked_mul(self.width).filter(|&len| codewords.try_reserve_exact(len).is_ok());
         let Some(len) = len else {
-            let bytes = 4.0 * self.k as f64 * self.d as f64;
+            let bytes = 4.0 * self.reader.elements() as f64;
             let message =
                 format!("{name}: its codewords need {} of memory, and there is not that much", size_text(bytes as u64));
             return Err(Failure::new(Exit::Failed, message));
@@ -147,13 +139,13 @@ impl Model {
     }
 
     /// Puts an error of preparing the codewords in terms of the file.
-    fn explain(&self, error: Error) -> Failure {
+    pub fn explain(&self, error: Error) -> Failure {
         let name = self.reader.file().display();
         match error {
-            Error::NonFinite { row, col, got, .. } => {
+            Error::NonFinite { what: "codeword", row, col, got, .. } => {
                 let of_part = match self.quantizer {
                     Quantizer::Vq => format!("codeword {row}"),
-                    Quantizer::Pq => format!("codeword {} of sub-quantizer {}", row % self.k, row / self.k),
+                    other => format!("codeword {} of {} {}", row % self.k, other.part(), row / self.k),
                 };
                 let message =
                     format!("{name}: {of_part} holds {got} in column {col}; remove it or retrain the codebook");
@@ -169,7 +161,7 @@ fn quantizer(reader: &Reader, asked: Option<Quantizer>) -> Result<Quantizer> {
     let Some(named) = reader.metadata().get("quantizer") else { return Ok(asked.unwrap_or(Quantizer::Vq)) };
     let Some(found) = Quantizer::of_name(named) else {
         let got = format!("a model of the quantizer {named}, which this version cannot use");
-        return Err(bad(reader, "a codebook or product quantizer", &got, "use the version that wrote it"));
+        return Err(bad(reader, "a model of vq, pq, opq or rvq", &got, "use the version that wrote it"));
     };
     match asked.filter(|&asked| asked != found) {
         Some(asked) => {
@@ -184,10 +176,10 @@ fn quantizer(reader: &Reader, asked: Option<Quantizer>) -> Result<Quantizer> {
     }
 }
 
-/// Refuses the precision that product quantizers do not have.
+/// Refuses the precision that codes of several numbers do not have.
 pub fn check_exact(global: &Global) -> Result<()> {
     if global.precision_or(Precision::Exact) == Precision::Fast {
-        let message = "--precision fast: product quantizers are exact only; leave it out";
+        let message = "--precision fast: a codebook alone has it, other quantizers are exact only; leave it out";
         return Err(Failure::new(Exit::Usage, message));
     }
     Ok(())

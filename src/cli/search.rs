@@ -2,6 +2,7 @@
 
 use crate::cli::args::{self, Global, Search};
 use crate::cli::codes::{self, Codes};
+use crate::cli::composed::{self, Composed};
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::input::Vectors;
 use crate::cli::model::{self, Model};
@@ -13,8 +14,8 @@ use crate::cli::report::{self, Clock, Report, count_text, shape_text, size_text}
 use crate::cli::signals::STOP;
 use crate::cli::stream::{Block, Stream};
 use crate::cli::values::{Quantizer, Size};
+use codeword::Precision;
 use codeword::io::npy::{Reader, Scalar};
-use codeword::{Precision, ProductQuantizer};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 
@@ -28,12 +29,14 @@ const CODES: usize = 1 << 16;
 const MAX_SUMS: u64 = 1 << 30;
 /// Queries that a block has even so.
 const MIN_QUERIES: u64 = 16;
+/// The same where all codes are decoded for each block.
+const MIN_DECODED: u64 = 1024;
 
 pub fn run(args: &Search, global: &Global) -> Result<()> {
     let mut clock = Clock::start();
     let queries = Vectors::open(&args::Vectors { x: args.queries.clone(), dtype: args.dtype })?;
     let model = Model::open(&args.model)?;
-    check_searchable(&model)?;
+    check_searchable(args, &model)?;
     model::check_exact(global)?;
     model.check_fits(&queries)?;
     let reader = codes::open(&args.codes)?;
@@ -49,16 +52,19 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
     let pace = devices.pace();
     let device = devices.only("search")?;
 
-    let sums = (codes.n as u64).saturating_mul(m as u64);
+    // Numbers to add up for a query, or to multiply.
+    let of_code = if model.quantizer == Quantizer::Rvq { d } else { m };
+    let sums = (codes.n as u64).saturating_mul(of_code as u64);
     let tables = (k as u64).saturating_mul(d as u64);
     let cost = RowCost {
         buffer: 4 * d as u64 + 8 * r as u64,
-        scratch: 8 * r as u64 + if args.symmetric { 8 * d as u64 } else { 0 },
+        scratch: 8 * r as u64 + if args.symmetric { 8 * d as u64 } else { 0 } + composed::encoding(&model, None),
         work: sums.saturating_add(tables),
     };
     let held = held(&model, codes.n, queries.n, r);
     let limit = beside(held, cost, global)?;
-    let block_rows = (MAX_SUMS / sums.max(1)).max(MIN_QUERIES) as usize;
+    let least = if model.quantizer == Quantizer::Rvq { MIN_DECODED } else { MIN_QUERIES };
+    let block_rows = (MAX_SUMS / sums.max(1)).max(least) as usize;
     let mut blocks = Blocks::within(n, cost, pace, limit)?.at_most(block_rows, n, cost);
     blocks.memory = blocks.memory.saturating_add(held);
     if global.dry_run {
@@ -76,16 +82,13 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
         return plan.print(global);
     }
 
-    let quantizer = model.load_product(&device, &mut clock)?;
+    let quantizer = Composed::load(&model, &device, &mut clock)?;
     let mut recall = truth.map(|reader| clock.load(|| Recall::load(&reader, codes.n, r))).transpose()?;
     let number = codes.n;
     let packed = clock.load(|| load(codes, &model, &quantizer))?;
     let mut files = Files::create(&targets, r, n)?;
     let compute = |block: &mut Block| {
-        let found = block.view(d).and_then(|x| match args.symmetric {
-            false => quantizer.search(&packed, x, r),
-            true => quantizer.search_symmetric(&packed, &quantizer.encode(x)?, r),
-        });
+        let found = block.view(d).and_then(|x| quantizer.search(&packed, x, r, args.symmetric));
         let found = found.map_err(|error| queries.explain(error, block.first, "remove or repair it"))?;
         if let Some(recall) = &mut recall {
             recall.count(block.first, &found.ids);
@@ -132,13 +135,18 @@ fn recall_row(rank: usize, share: f64) -> [String; 3] {
 }
 
 /// Refuses models whose codes are not searched.
-fn check_searchable(model: &Model) -> Result<()> {
+fn check_searchable(args: &Search, model: &Model) -> Result<()> {
     match model.quantizer {
-        Quantizer::Pq => Ok(()),
+        Quantizer::Pq | Quantizer::Opq => Ok(()),
+        Quantizer::Rvq if args.symmetric => {
+            let message = "--symmetric: codes of residual quantizers are decoded to be compared; leave it out";
+            Err(Failure::new(Exit::Usage, message))
+        }
+        Quantizer::Rvq => Ok(()),
         Quantizer::Vq => {
             let message = format!(
-                "{}: expected a product quantizer, got a codebook of shape {}; search needs one that train --quantizer pq \
-                 wrote",
+                "{}: expected a product quantizer or another of several numbers, got a codebook of shape {}; search needs \
+                 one that train --quantizer pq, opq or rvq wrote",
                 model.reader.file().display(),
                 shape_text(&model.reader.header().shape)
             );
@@ -183,6 +191,11 @@ fn targets(args: &Search, queries: &Vectors) -> Result<Vec<Target>> {
 
 /// Memory for the packed codes and the ground truth, for the tables of some queries, and for what threads find.
 fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
+    let packed = (codes as u64).saturating_mul(model.code_size() as u64);
+    let beside = packed.saturating_add(4 * queries as u64);
+    if model.quantizer == Quantizer::Rvq {
+        return beside.saturating_add(composed::searching(codes, model.d));
+    }
     let (m, k) = (model.m as u64, model.k as u64);
     let tables = (4 * QUERIES).saturating_mul(m).saturating_mul(k);
     let bytes = match k {
@@ -192,8 +205,7 @@ fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
     };
     let of_queries = QUERIES * m * bytes + 16 * KEPT.min(QUERIES * r as u64);
     let of_threads = (of_queries + (1 << 17).max(1024 * m)) * rayon::current_num_threads() as u64;
-    let packed = (codes as u64).saturating_mul(model.code_size() as u64);
-    packed.saturating_add(tables).saturating_add(of_threads).saturating_add(4 * queries as u64)
+    beside.saturating_add(tables).saturating_add(of_threads)
 }
 
 /// The memory for the queries beside what is held, where it is limited.
@@ -204,7 +216,7 @@ fn beside(held: u64, cost: RowCost, global: &Global) -> Result<Option<Size>> {
         None => {
             let (given, needed) = (size_text(given.0), size_text(held.saturating_add(Blocks::least(cost))));
             let message = format!(
-                "--max-memory {given}: search holds all codes in memory, and with the tables of {QUERIES} queries that takes \
+                "--max-memory {given}: search holds all codes in memory, and with what it works on that takes \
                  at least {needed}; allow it, or search the codes in parts"
             );
             Err(Failure::new(Exit::Usage, message))
@@ -213,8 +225,8 @@ fn beside(held: u64, cost: RowCost, global: &Global) -> Result<Option<Size>> {
 }
 
 /// Reads all codes, packed.
-fn load(mut codes: Codes<'_>, model: &Model, quantizer: &ProductQuantizer) -> Result<Vec<u8>> {
-    let (n, size, reader) = (codes.n, quantizer.code_size(), codes.reader);
+fn load(mut codes: Codes<'_>, model: &Model, quantizer: &Composed) -> Result<Vec<u8>> {
+    let (n, size, reader) = (codes.n, model.code_size(), codes.reader);
     let mut packed = Vec::new();
     // The file is as large as its shape says, but it may be sparse, and memory is not.
     if n.checked_mul(size).is_none_or(|bytes| packed.try_reserve_exact(bytes).is_err()) {

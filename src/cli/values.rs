@@ -54,6 +54,10 @@ pub enum Quantizer {
     Vq,
     /// A product quantizer: m numbers, one for each part of a vector
     Pq,
+    /// One of rotated vectors, with the rotation that suits it
+    Opq,
+    /// A residual quantizer: m numbers, each for what the ones before leave of a vector
+    Rvq,
 }
 
 impl Quantizer {
@@ -62,6 +66,27 @@ impl Quantizer {
         match self {
             Quantizer::Vq => "vq",
             Quantizer::Pq => "pq",
+            Quantizer::Opq => "opq",
+            Quantizer::Rvq => "rvq",
+        }
+    }
+
+    /// In a sentence.
+    pub fn described(self) -> &'static str {
+        match self {
+            Quantizer::Vq => "a codebook",
+            Quantizer::Pq => "a product quantizer",
+            Quantizer::Opq => "an optimised product quantizer",
+            Quantizer::Rvq => "a residual quantizer",
+        }
+    }
+
+    /// What each number of a code comes from.
+    pub fn part(self) -> &'static str {
+        match self {
+            Quantizer::Vq => "codebook",
+            Quantizer::Pq | Quantizer::Opq => "sub-quantizer",
+            Quantizer::Rvq => "stage",
         }
     }
 

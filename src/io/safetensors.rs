@@ -11,7 +11,7 @@ use std::path::Path;
 const MAX_HEADER: u64 = 100_000_000;
 
 /// Names that are looked for where none is given.
-const NAMES: [&str; 3] = ["codebook", "codewords", "vectors"];
+const NAMES: [&str; 4] = ["codebook", "codebooks", "codewords", "vectors"];
 
 /// Finds one tensor and the free-form entries. `size` is that of the file: it limits what is read and must be
 /// exactly what the header describes.

@@ -29,6 +29,14 @@ impl KMeansFit {
     pub fn iterations(&self) -> usize {
         self.curve.len() - 1
     }
+
+    /// What there is to say without single rows, and the labels of these.
+    pub(crate) fn into_parts(self) -> (SourceFit, Vec<u32>) {
+        let KMeansFit { codebook, assignment, inertia, curve, converged, run, stats } = self;
+        let mut counts = vec![0; codebook.k()];
+        assignment.labels.iter().for_each(|&label| counts[label as usize] += 1);
+        (SourceFit { codebook, counts, inertia, curve, converged, run, stats }, assignment.labels)
+    }
 }
 
 /// What k-means learned from a [`RowSource`](crate::RowSource): as [`KMeansFit`], without anything of single rows.

@@ -5,7 +5,7 @@ use super::rotation::{Learned, alternate, none, principal, rotated};
 use crate::backend::{checked_len, gram, multiply_into};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::KMeans;
+use crate::kmeans::{KMeans, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use crate::search::Neighbors;
 
@@ -39,6 +39,15 @@ const TOLERANCE: f64 = 1e-5;
 pub struct OptimizedProductQuantizer {
     rotation: Matrix<f32>,
     product: ProductQuantizer,
+}
+
+/// What [`OptimizedProductQuantizer::train_with`] learned.
+#[derive(Clone)]
+pub struct OptimizedFit {
+    /// Rotation and sub-quantizers.
+    pub quantizer: OptimizedProductQuantizer,
+    /// Sum of the squared errors of all rows: of what they are decoded to, in f64; infinite where one leaves f32.
+    pub sq_error: f64,
 }
 
 impl OptimizedProductQuantizer {
@@ -95,12 +104,31 @@ impl OptimizedProductQuantizer {
         outer: usize,
         device: &Device,
     ) -> Result<OptimizedProductQuantizer> {
-        let plain = ProductQuantizer::train(x, m, params, device)?;
+        let fit = OptimizedProductQuantizer::train_with(x, m, params, outer, device, |_, _, _| Ok::<(), Error>(()))?;
+        Ok(fit.quantizer)
+    }
+
+    /// [`OptimizedProductQuantizer::train`], told step by step: an error of `observe` ends the training and is handed back.
+    /// It is given the round and the sub-quantizer that is learned in it. Round 0 learns without a rotation, rounds 1 to
+    /// `outer` + 1 move the codewords for one rotation after the other; `outer` + 2 learns on the principal components, and
+    /// as many rounds follow. Rounds that would change nothing are left out.
+    ///
+    /// # Errors
+    /// - Those of [`OptimizedProductQuantizer::train`] and of `observe`.
+    pub fn train_with<T: Element, E: From<Error> + Send>(
+        x: MatrixView<'_, T>,
+        m: usize,
+        params: &KMeans,
+        outer: usize,
+        device: &Device,
+        mut observe: impl FnMut(usize, usize, Step) -> Result<(), E>,
+    ) -> Result<OptimizedFit, E> {
+        let plain = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?.quantizer;
         let mut best = OptimizedProductQuantizer { rotation: none(x.cols())?, product: plain.clone() };
-        if m == 1 {
-            return Ok(best);
-        }
         let mut least = best.sq_error(x)?;
+        if m == 1 {
+            return Ok(OptimizedFit { quantizer: best, sq_error: least });
+        }
         let mut consider = |learned: Option<Learned>| {
             let Some(Learned { rotation, codebooks, .. }) = learned else { return Ok(()) };
             let next = OptimizedProductQuantizer { rotation, product: plain.with_codebooks(codebooks) };
@@ -110,14 +138,19 @@ impl OptimizedProductQuantizer {
             }
             Ok::<(), Error>(())
         };
-        consider(alternate(x, none(x.cols())?, plain.clone(), outer, device)?)?;
+        consider(alternate(x, none(x.cols())?, plain.clone(), outer, device, |turn, part, step| {
+            observe(1 + turn, part, step)
+        })?)?;
         let principal = principal(x, m)?;
         if let Some(rows) = rotated(x, &principal)? {
-            let product = ProductQuantizer::train(rows.view(), m, params, device)?;
+            let told = |part, step| observe(outer + 2, part, step);
+            let product = ProductQuantizer::train_with(rows.view(), m, params, device, told)?.quantizer;
             drop(rows);
-            consider(alternate(x, principal, product, outer, device)?)?;
+            consider(alternate(x, principal, product, outer, device, |turn, part, step| {
+                observe(outer + 3 + turn, part, step)
+            })?)?;
         }
-        Ok(best)
+        Ok(OptimizedFit { quantizer: best, sq_error: least })
     }
 
     /// R, `[d, d]`.

@@ -53,7 +53,7 @@ pub struct ProductFit {
 }
 
 /// What ends a training: errors of rows are told of whole rows, those of the caller as they are.
-enum Stop<E> {
+pub(super) enum Stop<E> {
     Library(Error),
     Observer(E),
 }

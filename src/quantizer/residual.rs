@@ -3,11 +3,12 @@
 
 use super::beam::Beam;
 use super::packed::Packed;
+use super::product::Stop;
 use crate::backend::{AssignOptions, assign_into, checked_len, decode_into, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::KMeans;
+use crate::kmeans::{KMeans, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use rayon::prelude::*;
 
@@ -47,6 +48,15 @@ pub struct ResidualQuantizer {
     packed: Packed,
 }
 
+/// What [`ResidualQuantizer::train_with`] learned.
+#[derive(Clone)]
+pub struct ResidualFit {
+    /// The stages.
+    pub quantizer: ResidualQuantizer,
+    /// How each of them was learned; its inertia is what it leaves of the rows.
+    pub stages: Vec<SourceFit>,
+}
+
 impl ResidualQuantizer {
     /// Stages with given codebooks, one after the other in `codewords`, `[m k, d]`.
     ///
@@ -77,28 +87,64 @@ impl ResidualQuantizer {
         params: &KMeans,
         device: &Device,
     ) -> Result<ResidualQuantizer> {
+        Ok(ResidualQuantizer::train_with(x, m, params, device, |_, _| Ok::<(), Error>(()))?.quantizer)
+    }
+
+    /// [`ResidualQuantizer::train`], told step by step with the number of the stage that is learned: an error of `observe`
+    /// ends the training and is handed back.
+    ///
+    /// # Errors
+    /// - Those of [`ResidualQuantizer::train`] and of `observe`.
+    ///
+    /// ```
+    /// use codeword::{Device, Error, KMeans, MatrixView, ResidualQuantizer};
+    /// let x = MatrixView::new(&[0.0f32, 1.0, 8.0, 9.0], 4, 1)?;
+    /// let fit = ResidualQuantizer::train_with(x, 2, &KMeans::new(2), &Device::cpu(), |s, step| {
+    ///     println!("stage {s}: {step:?}");
+    ///     Ok::<(), Error>(())
+    /// })?;
+    /// assert_eq!((fit.stages[0].inertia, fit.stages[1].inertia), (1.0, 0.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn train_with<T: Element, E: From<Error> + Send>(
+        x: MatrixView<'_, T>,
+        m: usize,
+        params: &KMeans,
+        device: &Device,
+        mut observe: impl FnMut(usize, Step) -> Result<(), E>,
+    ) -> Result<ResidualFit, E> {
         const OP: &str = "ResidualQuantizer::train";
         if m == 0 {
-            return Err(Error::InvalidParameter { op: OP, name: "m", expected: "at least 1".into(), got: "0".into() });
+            let (expected, got) = ("at least 1".into(), "0".into());
+            return Err(Error::InvalidParameter { op: OP, name: "m", expected, got }.into());
         }
         let packed = Packed::new(OP, m, params.k())?;
         let (n, d) = (x.rows(), x.cols());
-        let first = params.fit(x, device)?;
-        let mut codebooks = vec![first.codebook];
-        if m > 1 {
-            let mut left = vec![0.0; checked_len(OP, n, d)?];
-            x.widen_into(&mut left);
-            let mut labels = first.assignment.labels;
-            for s in 1..m {
-                subtract(&mut left, &labels, &codebooks[s - 1])?;
-                let left = MatrixView::new(&left, n, d)?;
-                let fit =
-                    params.clone().raise_seed(s as u64).fit(left, device).map_err(|error| of_residual(OP, error))?;
-                labels = fit.assignment.labels;
-                codebooks.push(fit.codebook);
+        let mut left = vec![0.0; if m > 1 { checked_len(OP, n, d)? } else { 0 }];
+        let mut stages = Vec::with_capacity(m.min(1 << 10));
+        for s in 0..m {
+            let params = params.clone().raise_seed(s as u64);
+            let observe = |step| observe(s, step).map_err(Stop::Observer);
+            let fit = match s {
+                0 => params.fit_with(x, None, device, observe),
+                _ => params.fit_with(MatrixView::new(&left, n, d)?, None, device, observe),
+            };
+            let fit = fit.map_err(|stop| match stop {
+                Stop::Library(error) if s > 0 => of_residual(OP, error).into(),
+                Stop::Library(error) => error.into(),
+                Stop::Observer(error) => error,
+            })?;
+            let (stage, labels) = fit.into_parts();
+            if s == 0 && m > 1 {
+                x.widen_into(&mut left);
             }
+            if s + 1 < m {
+                subtract(&mut left, &labels, &stage.codebook)?;
+            }
+            stages.push(stage);
         }
-        Ok(ResidualQuantizer { codebooks, packed })
+        let codebooks = stages.iter().map(|stage| stage.codebook.clone()).collect();
+        Ok(ResidualFit { quantizer: ResidualQuantizer { codebooks, packed }, stages })
     }
 
     /// Number of stages.

@@ -5,8 +5,8 @@ use super::svd::{Svd, identity};
 use crate::backend::{accumulate, gram, multiply_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
-use crate::error::Result;
-use crate::kmeans::{Init, KMeans, KMeansFit};
+use crate::error::{Error, Result};
+use crate::kmeans::{Init, KMeans, KMeansFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use rayon::prelude::*;
 
@@ -37,20 +37,21 @@ pub(super) fn rotated<T: Element>(x: MatrixView<'_, T>, rotation: &Matrix<f32>) 
 
 /// The non-parametric solution (Ge, He, Ke, Sun 2013, section 3.1): in turn, codewords move for the rotation there is, and
 /// the rotation becomes the best there is for the codewords. Neither raises the distortion, but for rounding; the best of all
-/// is returned. None where the rotated rows leave f32 at once.
-pub(super) fn alternate<T: Element>(
+/// is returned. None where the rotated rows leave f32 at once. `observe` is given the rotation, from 0, and the part.
+pub(super) fn alternate<T: Element, E: From<Error> + Send>(
     x: MatrixView<'_, T>,
     mut rotation: Matrix<f32>,
     product: ProductQuantizer,
     outer: usize,
     device: &Device,
-) -> Result<Option<Learned>> {
+    mut observe: impl FnMut(usize, usize, Step) -> Result<(), E>,
+) -> Result<Option<Learned>, E> {
     let mut codebooks = product.codebooks().to_vec();
     let mut best: Option<Learned> = None;
     let mut v = None;
     for turn in 0..=outer {
         let Some(rows) = rotated(x, &rotation)? else { break };
-        let fits = moved(rows.view(), &codebooks, device)?;
+        let fits = moved(rows.view(), &codebooks, device, |part, step| observe(turn, part, step))?;
         drop(rows);
         codebooks = fits.iter().map(|fit| fit.codebook.clone()).collect();
         let inertia = fits.iter().map(|fit| fit.inertia).sum();
@@ -71,11 +72,16 @@ pub(super) fn alternate<T: Element>(
 }
 
 /// Codewords moved on from where they are.
-fn moved(rotated: MatrixView<'_, f32>, codebooks: &[Codebook], device: &Device) -> Result<Vec<KMeansFit>> {
+fn moved<E: From<Error> + Send>(
+    rotated: MatrixView<'_, f32>,
+    codebooks: &[Codebook],
+    device: &Device,
+    mut observe: impl FnMut(usize, Step) -> Result<(), E>,
+) -> Result<Vec<KMeansFit>, E> {
     let width = codebooks[0].d();
     let fit = |(s, codebook): (usize, &Codebook)| {
         let from = KMeans::new(codebook.k()).init(Init::Given(codebook.clone())).iterations(MOVES);
-        from.fit(rotated.columns(s * width..(s + 1) * width)?, device)
+        from.fit_with(rotated.columns(s * width..(s + 1) * width)?, None, device, |step| observe(s, step))
     };
     codebooks.iter().enumerate().map(fit).collect()
 }

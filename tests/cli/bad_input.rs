@@ -1,12 +1,9 @@
 //! Whatever is wrong, the command line tool ends with the right exit code and one line that says what was seen and the
 //! way out, and leaves neither half a file nor a temporary one.
 
-use crate::support::{self, Folder, npy_header, partial_files, stderr};
+use crate::support::{self, BAD_INPUT, Folder, USAGE, npy_header, partial_files, stderr};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
-
-const USAGE: i32 = 2;
-const BAD_INPUT: i32 = 3;
 
 /// Vectors x.npy of (100, 2), codebook e.npy of (3, 2), codes c.npy of (4,).
 fn sound() -> Folder {
@@ -116,7 +113,7 @@ fn shapes_that_do_not_fit_are_refused() {
     fails(&folder, &with("none.npy"), BAD_INPUT, &["none.npy", "(0, 2)", "at least one codeword"]);
     fails(&folder, &with("flat.npy"), BAD_INPUT, &["flat.npy", "(3, 0)", "one dimension"]);
     fails(&folder, &with("line.npy"), BAD_INPUT, &["line.npy", "(k, d)", "(6,)", "reshape"]);
-    fails(&folder, &with("cube.npy"), BAD_INPUT, &["cube.npy", "(k, d)", "(2, 3, 2)", "not supported"]);
+    fails(&folder, &with("cube.npy"), BAD_INPUT, &["cube.npy", "(k, d)", "(2, 3, 2)", "--quantizer pq", "rvq"]);
     fails(&folder, &["decode", "x.npy", "-c", "e.npy", "-o", "new.npy"], BAD_INPUT, &["x.npy", "integer", "f32"]);
     fails(&folder, &["inspect", "x.npy", "--dtype", "bf16"], BAD_INPUT, &["x.npy", "bf16"]);
 }

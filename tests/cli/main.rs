@@ -7,6 +7,7 @@ mod support;
 
 mod assign;
 mod bad_input;
+mod composed;
 mod product;
 mod train;
 mod train_large;

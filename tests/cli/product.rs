@@ -2,7 +2,9 @@
 //! memory and number of threads; and what does not fit is refused with the way out.
 
 use crate::common::data;
-use crate::support::{Folder, assert_header, noise, npy_header, partial_files, stderr};
+use crate::support::{
+    BAD_INPUT, Folder, USAGE, assert_header, bytes, fails, noise, npy_header, partial_files, stderr, tensors,
+};
 use codeword::{Device, Init, KMeans, MatrixView, ProductQuantizer};
 use serde_json::{Value, json};
 use std::process::Stdio;
@@ -31,18 +33,6 @@ const PQ: [&str; 4] = ["-c", "pq.npy", "--quantizer", "pq"];
 
 fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [args, &PQ, more].concat()
-}
-
-/// A `.safetensors` file with one tensor of f32.
-fn tensors(metadata: &Value, shape: &[usize], values: &[f32]) -> Vec<u8> {
-    let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * values.len()]});
-    let header = json!({"__metadata__": metadata, "codebooks": entry}).to_string();
-    let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 #[test]
@@ -137,7 +127,7 @@ fn eval_is_that_of_a_hand() {
         close(&parts[part]["utilization"], utilization);
         assert_eq!(parts[part]["dead"], dead);
     }
-    let text = folder.ok(&with(&["eval", "x.npy"], &["--max-memory", "100"]));
+    let text = folder.ok(&with(&["eval", "x.npy"], &["--max-memory", "200"]));
     for words in [
         "distortion       3.750000",
         "SNR",
@@ -339,22 +329,6 @@ fn memory_and_threads_change_no_byte() {
     assert_eq!(all.0[3].1, bytes(&found.sq_distances));
 }
 
-/// Runs into an error of one line with all the words, and finds the folder as it was.
-fn fails(folder: &Folder, args: &[&str], code: i32, words: &[&str]) {
-    let before = folder.names();
-    let output = folder.run(args);
-    let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
-    assert!(text.starts_with("codeword: ") && text.lines().count() == 1 && text.len() < 500, "{args:?}: {text}");
-    assert!(!text.contains("  "), "a gap in: {text}");
-    words.iter().for_each(|word| assert!(text.contains(word), "{args:?}: '{word}' in: {text}"));
-    assert!(output.stdout.is_empty());
-    assert_eq!(folder.names(), before, "{args:?}");
-}
-
-const USAGE: i32 = 2;
-const BAD_INPUT: i32 = 3;
-
 #[test]
 fn training_that_makes_no_sense_is_refused_with_the_way_out() {
     let folder = by_hand();
@@ -410,7 +384,7 @@ fn a_model_of_another_kind_is_refused_with_the_way_out() {
     let folder = by_hand();
     folder.ok(&["train", "x.npy", "-k", "2", "-o", "vq.safetensors"]);
     folder.write("pq.safetensors", &tensors(&json!({"quantizer": "pq"}), &[2, 3, 2], &CODEBOOKS));
-    folder.write("rvq.safetensors", &tensors(&json!({"quantizer": "rvq"}), &[2, 3, 2], &CODEBOOKS));
+    folder.write("lsq.safetensors", &tensors(&json!({"quantizer": "lsq"}), &[2, 3, 2], &CODEBOOKS));
     folder.write("flat.safetensors", &tensors(&json!({"quantizer": "pq"}), &[6, 2], &CODEBOOKS));
     folder.f32("vq.npy", &[3, 4], &CODEBOOKS);
     folder.f32("empty.npy", &[2, 0, 2], &[]);
@@ -427,7 +401,7 @@ fn a_model_of_another_kind_is_refused_with_the_way_out() {
         let check = |more: &[&str], code: i32, words: &[&str]| fails(&folder, &[verb, more].concat(), code, words);
         let words = ["pq.npy: expected a codebook of shape (k, d), got (2, 3, 2)", "--quantizer pq", "(m, k, d/m)"];
         check(&["-c", "pq.npy"], BAD_INPUT, &words);
-        check(&["-c", "rvq.safetensors"], BAD_INPUT, &["rvq.safetensors", "rvq, which this version cannot use"]);
+        check(&["-c", "lsq.safetensors"], BAD_INPUT, &["lsq.safetensors", "lsq, which this version cannot use"]);
         check(
             &["-c", "flat.safetensors"],
             BAD_INPUT,
@@ -456,7 +430,7 @@ fn a_model_of_another_kind_is_refused_with_the_way_out() {
         );
         let words = ["bad.npy: codeword 1 of sub-quantizer 1 holds NaN in column 1", "retrain"];
         check(&["-c", "bad.npy", "--quantizer", "pq"], BAD_INPUT, &words);
-        let output = folder.run(&[verb, &["-c", "pq.npy", "--quantizer", "rvq"]].concat());
+        let output = folder.run(&[verb, &["-c", "pq.npy", "--quantizer", "lsq"]].concat());
         assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
     }
     let distances = ["distances", "x.npy", "-o", "new.npy", "-c"];

@@ -5,6 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::{Value, json};
+
+pub const USAGE: i32 = 2;
+pub const BAD_INPUT: i32 = 3;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_codeword");
 
 /// A temporary folder in which the tool runs.
@@ -87,6 +91,13 @@ impl Folder {
     }
 
     /// Reads the values of a C-order array of f32 after a look at its header.
+    /// The header of a `.safetensors` file, and its elements.
+    pub fn read_tensors(&self, name: &str) -> (Value, Vec<u8>) {
+        let file = std::fs::read(self.path(name)).expect("the file was written");
+        let len = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+        (serde_json::from_slice(&file[8..8 + len]).expect("JSON"), file[8 + len..].to_vec())
+    }
+
     pub fn read_f32(&self, name: &str, shape: &str) -> Vec<f32> {
         let (header, data) = self.read(name);
         assert_header(&header, "<f4", false, shape);
@@ -147,4 +158,29 @@ pub fn noise(len: usize, seed: u32) -> Vec<f32> {
 pub fn partial_files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).expect("the folder");
     entries.filter(|it| it.as_ref().is_ok_and(|it| it.file_name().to_string_lossy().ends_with(".partial"))).count()
+}
+
+/// A `.safetensors` file with one tensor of f32.
+pub fn tensors(metadata: &Value, shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * values.len()]});
+    let header = json!({"__metadata__": metadata, "codebooks": entry}).to_string();
+    let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+pub fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Runs into an error of one line with all the words, and finds the folder as it was.
+pub fn fails(folder: &Folder, args: &[&str], code: i32, words: &[&str]) {
+    let before = folder.names();
+    let output = folder.run(args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    assert!(text.starts_with("codeword: ") && text.lines().count() == 1 && text.len() < 500, "{args:?}: {text}");
+    assert!(!text.contains("  "), "a gap in: {text}");
+    words.iter().for_each(|word| assert!(text.contains(word), "{args:?}: '{word}' in: {text}"));
+    assert!(output.stdout.is_empty());
+    assert_eq!(folder.names(), before, "{args:?}");
 }

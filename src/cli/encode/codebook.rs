@@ -17,6 +17,10 @@ use serde_json::json;
 const WAY_OUT: &str = "remove or repair it, or give such vectors a code of their own with --non-finite sentinel";
 
 pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut clock: Clock) -> Result<()> {
+    if args.beam.is_some() {
+        let message = "--beam: encode has this for residual quantizers only, and MODEL is a codebook; leave it out";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let (n, d, k) = (vectors.n, vectors.d, model.k);
     let r = args.top_k.map_or(1, |r| r as usize);
     if r > k {

@@ -1,7 +1,7 @@
 //! `codeword encode`: the codes of every vector, by whatever the model quantizes with.
 
 mod codebook;
-mod product;
+mod composed;
 
 use crate::cli::args::{Encode, Global};
 use crate::cli::exit::{Exit, Failure, Result};
@@ -18,7 +18,7 @@ pub fn run(args: &Encode, global: &Global) -> Result<()> {
     model.check_fits(&vectors)?;
     match model.quantizer {
         Quantizer::Vq => codebook::run(args, global, &vectors, &model, clock),
-        Quantizer::Pq => product::run(args, global, &vectors, &model, clock),
+        _ => composed::run(args, global, &vectors, &model, clock),
     }
 }
 

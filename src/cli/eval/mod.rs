@@ -1,7 +1,7 @@
 //! `codeword eval`: how well a model represents vectors.
 
 mod codebook;
-mod product;
+mod composed;
 
 use crate::cli::args::{Eval, Global};
 use crate::cli::exit::Result;
@@ -17,7 +17,7 @@ pub fn run(args: &Eval, global: &Global) -> Result<()> {
     model.check_fits(&vectors)?;
     match model.quantizer {
         Quantizer::Vq => codebook::run(args, global, &vectors, &model, clock),
-        Quantizer::Pq => product::run(args, global, &vectors, &model, clock),
+        _ => composed::run(args, global, &vectors, &model, clock),
     }
 }
 

@@ -103,7 +103,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     drop(follow);
 
     let writing = Instant::now();
-    outputs.write_model(args.quantizer, &[&fit.codebook])?;
+    outputs.write_model(args.quantizer, &[&fit.codebook], None)?;
     outputs.write_plot(&fit.curve, &fit.counts)?;
     if let Some(codes) = &mut outputs.codes {
         files::write_codes(codes, &vectors, &fit.codebook, blocks, global)?;

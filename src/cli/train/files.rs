@@ -2,6 +2,7 @@
 
 use super::plot;
 use crate::cli::args::{Global, Train};
+use crate::cli::composed;
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
 use crate::cli::input::Vectors;
 use crate::cli::output::{self, Output, Target};
@@ -10,18 +11,16 @@ use crate::cli::stream::{Block, Stream};
 use crate::cli::tensors::{self, Tensor, Values};
 use crate::cli::values::{CodeDtype, Quantizer};
 use codeword::io::npy::{Reader, Scalar};
-use codeword::{AssignOptions, Codebook, assign_into};
+use codeword::{AssignOptions, Codebook, Matrix, assign_into};
 use std::path::Path;
 
 /// The arrays to write, the codebook first.
 pub fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
-    let (reader, k) = (&vectors.reader, args.k as usize);
+    let (reader, k, m) = (&vectors.reader, args.k as usize, args.m.map_or(1, |m| m as usize));
     let shape = match args.quantizer {
         Quantizer::Vq => vec![k, vectors.d],
-        Quantizer::Pq => {
-            let m = args.m.map_or(1, |m| m as usize);
-            vec![m, k, vectors.d / m]
-        }
+        Quantizer::Pq | Quantizer::Opq => vec![m, k, vectors.d / m],
+        Quantizer::Rvq => vec![m, k, vectors.d],
     };
     let mut targets = vec![Target::new("codebook", &args.output, Scalar::F32, &shape, reader)?.in_c_order()];
     if let Some(path) = &args.codes {
@@ -34,6 +33,14 @@ pub fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
 pub fn check(args: &Train, targets: &[Target], inputs: &[(&str, &Reader)], global: &Global) -> Result<()> {
     let mut files: Vec<(&str, &Path)> = targets.iter().map(|target| (target.role, &*target.path)).collect();
     files.extend(args.plot.as_deref().map(|path| ("plot", path)));
+    if args.quantizer == Quantizer::Opq && !is_safetensors(&args.output) {
+        let message = format!(
+            "{}: an optimised product quantizer has a rotation beside its codebooks, for which .npy has no room; name a \
+             .safetensors file",
+            args.output.display()
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let mut inputs: Vec<&Path> = inputs.iter().map(|(_, reader)| reader.file()).collect();
     if let Some(path) = args.checkpoint.as_deref() {
         if !is_safetensors(path) {
@@ -68,8 +75,13 @@ impl Outputs {
         Ok(Outputs { model, in_tensors, codes, plot: args.plot.as_deref().map(Output::whole).transpose()? })
     }
 
-    /// Writes the codewords, of several codebooks one after the other.
-    pub fn write_model(&mut self, quantizer: Quantizer, codebooks: &[&Codebook]) -> Result<()> {
+    /// Writes the codewords, of several codebooks one after the other, and the rotation that goes with them.
+    pub fn write_model(
+        &mut self,
+        quantizer: Quantizer,
+        codebooks: &[&Codebook],
+        rotation: Option<&Matrix<f32>>,
+    ) -> Result<()> {
         let mut values: Vec<f32> = Vec::new();
         let (m, mut k, mut width) = (codebooks.len(), 0, 0);
         for codebook in codebooks {
@@ -82,11 +94,17 @@ impl Outputs {
         }
         let (name, shape) = match quantizer {
             Quantizer::Vq => ("codebook", vec![k, width]),
-            Quantizer::Pq => ("codebooks", vec![m, k, width]),
+            _ => (composed::CODEBOOKS, vec![m, k, width]),
         };
-        let tensor = Tensor { name, shape, values: Values::F32(&values) };
-        let metadata = tensors::metadata("codeword", quantizer, m, k, m * width);
-        self.model.write_whole(&tensors::file(&[tensor], &metadata))
+        let mut tensors = vec![Tensor { name, shape, values: Values::F32(&values) }];
+        tensors.extend(rotation.map(|rotation| Tensor {
+            name: composed::ROTATION,
+            shape: vec![rotation.rows(), rotation.cols()],
+            values: Values::F32(rotation.as_slice()),
+        }));
+        let d = if quantizer == Quantizer::Rvq { width } else { m * width };
+        let metadata = tensors::metadata("codeword", quantizer, m, k, d);
+        self.model.write_whole(&tensors::file(&tensors, &metadata))
     }
 
     /// Writes the plot, where one is wanted.

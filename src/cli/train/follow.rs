@@ -11,7 +11,7 @@ pub struct Follow {
     k: u32,
     /// Rows of a pass.
     n: usize,
-    /// Which of several sub-quantizers is learned, and how many there are.
+    /// Which of several sub-quantizers or stages is learned, and how many there are; of a rotation, in all rounds.
     part: u64,
     parts: u64,
     /// Passes, or batches and the pass over all rows: how many there are for each part, and how many are done.
@@ -31,18 +31,19 @@ impl Follow {
         let left = labelled.saturating_sub(done.saturating_mul(batch.unwrap_or(n) as u64));
         let total = usize::try_from(left).unwrap_or(usize::MAX);
         let progress = Progress::new(global, "train", total, "vectors");
-        let parts = args.m.map_or(1, u64::from);
+        let parts = args.m.map_or(1, u64::from) * super::rounds(args);
         Follow { progress, k: args.k, n, part: 0, parts, passes, done, batch, rows: 0, inertia: String::new() }
     }
 
-    /// A step of one of several sub-quantizers.
-    pub fn step_of_part(&mut self, part: usize, step: Step) {
+    /// A step of one of several, which takes so many passes.
+    pub fn step_of_part(&mut self, part: usize, passes: u64, step: Step) {
         if self.part != part as u64 {
             // The one before may have converged early.
             let left = self.passes.saturating_sub(self.done).saturating_mul(self.n as u64);
             self.progress.advance(usize::try_from(left).unwrap_or(usize::MAX));
             (self.part, self.done, self.rows, self.inertia) = (part as u64, 0, 0, String::new());
         }
+        self.passes = passes;
         self.step(step);
     }
 

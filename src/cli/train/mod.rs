@@ -2,10 +2,10 @@
 
 mod checkpoint;
 mod codebook;
+mod composed;
 mod files;
 mod follow;
 mod plot;
-mod product;
 mod rows;
 
 use crate::cli::args::{Global, Train};
@@ -17,16 +17,24 @@ use codeword::{Codebook, Error, Init, KMeans, KMeansState, Precision};
 use std::path::Path;
 
 pub fn run(args: &Train, global: &Global) -> Result<()> {
+    if args.rotations.is_some() && args.quantizer != Quantizer::Opq {
+        let message = "--rotations: train has this with --quantizer opq only; leave it out";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     match (args.quantizer, args.m) {
         (Quantizer::Vq, None) => codebook::run(args, global),
         (Quantizer::Vq, Some(m)) => {
-            let message = format!("-m {m}: a codebook has no sub-quantizers; leave it out, or add --quantizer pq");
+            let message =
+                format!("-m {m}: a codebook has no sub-quantizers; leave it out, or add --quantizer pq or rvq");
             Err(Failure::new(Exit::Usage, message))
         }
-        (Quantizer::Pq, Some(m)) => product::run(args, m as usize, global),
-        (Quantizer::Pq, None) => {
-            let message =
-                "--quantizer pq: expected -m M too, the number of sub-quantizers: a divisor of the dimensions";
+        (_, Some(m)) => composed::run(args, m as usize, global),
+        (quantizer, None) => {
+            let what = match quantizer {
+                Quantizer::Rvq => "stages",
+                _ => "sub-quantizers: a divisor of the dimensions",
+            };
+            let message = format!("--quantizer {}: expected -m M too, the number of {what}", quantizer.name());
             Err(Failure::new(Exit::Usage, message))
         }
     }
@@ -52,6 +60,16 @@ impl From<Failure> for Halt {
             _ => Halt::Failed(failure),
         }
     }
+}
+
+/// Times that all sub-quantizers are learned: once, or for each rotation from either start of an optimised one, and for each
+/// start.
+fn rounds(args: &Train) -> u64 {
+    if args.quantizer == Quantizer::Opq { 2 * (rotations(args) as u64 + 2) } else { 1 }
+}
+
+fn rotations(args: &Train) -> usize {
+    args.rotations.map_or(20, |rotations| rotations as usize)
 }
 
 /// Rows to label in all, the start left out.

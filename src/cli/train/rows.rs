@@ -41,9 +41,21 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
         _ => 0,
     };
-    let beside = start + if args.weights.is_some() { 4 } else { 0 };
+    // What the stages before leave of the vectors, or how a rotation has them, with labels and distances of every part.
+    let changed = match args.quantizer {
+        Quantizer::Vq | Quantizer::Pq => 0,
+        Quantizer::Opq => 4 * d + 8 * u64::from(args.m.unwrap_or(1)),
+        Quantizer::Rvq => 4 * d,
+    };
+    let beside = start + if args.weights.is_some() { 4 } else { 0 } + changed;
     // Codewords old and new, sums, and the packed forms of a codebook; the rows of a batch.
-    let codebook = k.saturating_mul(32 * d).saturating_add(of_start);
+    let of_codebooks = match args.quantizer {
+        Quantizer::Vq | Quantizer::Pq => k.saturating_mul(32 * d),
+        // The sums of whole rows by label, and some d x d matrices of f64.
+        Quantizer::Opq => k.saturating_mul(48 * d).saturating_add(80 * d * d),
+        Quantizer::Rvq => k.saturating_mul(32 * d).saturating_mul(args.m.unwrap_or(1).into()),
+    };
+    let codebook = of_codebooks.saturating_add(of_start);
     let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 16));
     let fixed = codebook.saturating_add(batch);
     let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
@@ -67,9 +79,10 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     }
     if args.quantizer != Quantizer::Vq {
         let message = format!(
-            "--max-memory {}: the vectors that a product quantizer is learned from are held in memory, which takes {}; allow \
-             that, or train on a --sample",
+            "--max-memory {}: the vectors that {} is learned from are held in memory, which takes {}; allow that, or train \
+             on a --sample",
             size_text(limit),
+            args.quantizer.described(),
             size_text(all)
         );
         return Err(Failure::new(Exit::Usage, message));

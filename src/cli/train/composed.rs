@@ -1,4 +1,4 @@
-//! A product quantizer learned from vectors.
+//! A quantizer of several codebooks learned from vectors.
 
 use super::Halt;
 use super::files::{self, Outputs};
@@ -13,7 +13,11 @@ use crate::cli::pipeline::Times;
 use crate::cli::plan::{Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, number, shape_text};
 use crate::cli::signals::STOP;
-use codeword::{AssignStats, Precision, ProductQuantizer, SourceFit, Step};
+use crate::cli::values::Quantizer;
+use codeword::{
+    AssignStats, Codebook, Device, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, Precision, ProductQuantizer,
+    ResidualQuantizer, SourceFit, Step,
+};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -24,7 +28,9 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     let vectors = Vectors::open(&args.vectors)?;
     let (n, d, k) = (vectors.n, vectors.d, args.k as usize);
     super::check(args, &vectors, global)?;
-    check_parts(m, &vectors)?;
+    if args.quantizer != Quantizer::Rvq {
+        check_parts(m, &vectors)?;
+    }
     let targets = files::targets(args, &vectors)?;
     let inputs = [("vectors", &vectors.reader)];
     files::check(args, &targets, &inputs, global)?;
@@ -32,11 +38,16 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
 
     let (place, blocks) = rows::plan(args, &vectors, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
-    // Of each part.
+    // Of each part; and of all of them where they move on for a rotation, once and to be judged.
     let labelled = super::labelled(args, learned_from);
+    let passes = labelled / learned_from.max(1) as u64;
+    let moves = super::rounds(args).saturating_sub(2).saturating_mul(2);
+    let starts = if args.quantizer == Quantizer::Opq { 2 } else { 1 };
+    let labelled = passes.saturating_mul(starts).saturating_add(moves).saturating_mul(learned_from as u64);
     if global.dry_run {
         let passes = (labelled / learned_from.max(1) as u64) as usize;
-        let work = (k as u64).saturating_mul(d as u64).saturating_mul(passes as u64);
+        let of_all = if args.quantizer == Quantizer::Rvq { m as u64 } else { 1 };
+        let work = (k as u64).saturating_mul(d as u64).saturating_mul(passes as u64).saturating_mul(of_all);
         let plan = Plan {
             verb: "train",
             inputs: &inputs,
@@ -64,31 +75,32 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     let mut outputs = Outputs::create(args, &targets)?;
 
     let mut follow = Follow::new(args, learned_from, labelled.saturating_mul(m as u64), None, global);
-    let observe = |part: usize, step: Step| {
+    let observe = |round: usize, part: usize, step: Step| {
         if STOP.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
-        follow.step_of_part(part, step);
+        let is_start = round == 0 || round == super::rotations(args) + 2;
+        follow.step_of_part(round * m + part, if is_start { passes } else { 2 }, step);
         Ok(())
     };
-    let fit =
-        clock.prepare(|| ProductQuantizer::train_with(x, m, &params, &device, observe)).map_err(|halt| match halt {
-            Halt::Library(error) => ended(Halt::Library(rows.in_file(error))),
-            halt => ended(halt),
-        })?;
+    let fit = clock.prepare(|| Fit::learn(args, x, m, &params, &device, observe)).map_err(|halt| match halt {
+        Halt::Library(error) => ended(Halt::Library(rows.in_file(error))),
+        halt => ended(halt),
+    })?;
     drop(follow);
 
     let writing = Instant::now();
-    outputs.write_model(args.quantizer, &fit.quantizer.codebooks().iter().collect::<Vec<_>>())?;
+    outputs.write_model(args.quantizer, &fit.codebooks.iter().collect::<Vec<_>>(), fit.rotation.as_ref())?;
     output::commit(outputs.into_all(), global.force)?;
     let seconds = clock.stop(Times { write: writing.elapsed(), ..Times::default() });
 
     let rounded = rows.rounded();
-    let inertia: f64 = fit.parts.iter().map(|part| part.inertia).sum();
+    let inertia = fit.inertia;
     let dead = |part: &SourceFit| part.counts.iter().filter(|&&count| count == 0).count();
     if global.json {
         let (verb, dtype, precision) = ("train", vectors.reader.header().scalar, Some(Precision::Exact));
-        let tiers = Some(fit.parts.iter().fold(AssignStats::default(), |sum, part| sum + part.stats));
+        let sum = || fit.parts.iter().fold(AssignStats::default(), |sum, part| sum + part.stats);
+        let tiers = (!fit.parts.is_empty()).then(sum);
         let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers };
         let of_part = |part: &SourceFit| {
             json!({
@@ -131,6 +143,48 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     Ok(())
 }
 
+/// What any of them comes to.
+struct Fit {
+    codebooks: Vec<Codebook>,
+    rotation: Option<Matrix<f32>>,
+    inertia: f64,
+    /// How each sub-quantizer or stage was learned; of an optimised one there is no such thing.
+    parts: Vec<SourceFit>,
+}
+
+impl Fit {
+    /// Tells the round of an optimised one, the part, and the step.
+    fn learn(
+        args: &Train,
+        x: MatrixView<'_, f32>,
+        m: usize,
+        params: &KMeans,
+        device: &Device,
+        mut observe: impl FnMut(usize, usize, Step) -> std::result::Result<(), Halt>,
+    ) -> std::result::Result<Fit, Halt> {
+        match args.quantizer {
+            Quantizer::Vq | Quantizer::Pq => {
+                let fit = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?;
+                let inertia = fit.parts.iter().map(|part| part.inertia).sum();
+                Ok(Fit { codebooks: fit.quantizer.codebooks().to_vec(), rotation: None, inertia, parts: fit.parts })
+            }
+            Quantizer::Opq => {
+                let outer = super::rotations(args);
+                let fit = OptimizedProductQuantizer::train_with(x, m, params, outer, device, observe)?;
+                let codebooks = fit.quantizer.product().codebooks().to_vec();
+                let rotation = Some(fit.quantizer.rotation().clone());
+                Ok(Fit { codebooks, rotation, inertia: fit.sq_error, parts: Vec::new() })
+            }
+            Quantizer::Rvq => {
+                let fit = ResidualQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?;
+                // What the last stage leaves is what all together do.
+                let inertia = fit.stages.last().map_or(0.0, |stage| stage.inertia);
+                Ok(Fit { codebooks: fit.quantizer.codebooks().to_vec(), rotation: None, inertia, parts: fit.stages })
+            }
+        }
+    }
+}
+
 /// Refuses what only the training of a codebook has.
 fn check_flags(args: &Train) -> Result<()> {
     let usage = |message: String| Err(Failure::new(Exit::Usage, message));
@@ -146,10 +200,10 @@ fn check_flags(args: &Train) -> Result<()> {
         return usage(format!("{flag}: train has this with --quantizer vq only; leave it out"));
     }
     if args.k as usize > MOST_OF_PART {
-        let most = MOST_OF_PART;
+        let (most, part) = (MOST_OF_PART, args.quantizer.part());
         return usage(format!(
-            "-k {}: expected at most {most} codewords for a sub-quantizer, whose numbers have 16 bits; ask for fewer, and \
-             for more sub-quantizers with -m",
+            "-k {}: expected at most {most} codewords for a {part}, whose numbers have 16 bits; ask for fewer, and for more \
+             {part}s with -m",
             args.k
         ));
     }

@@ -1,7 +1,7 @@
-//! The numbers of the sub-quantizers of every vector.
+//! The numbers of the sub-quantizers or stages of every vector.
 
 use crate::cli::args::{Encode, Global};
-use crate::cli::codes;
+use crate::cli::composed::{self, Composed};
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
 use crate::cli::input::Vectors;
 use crate::cli::model::{self, Model};
@@ -10,26 +10,27 @@ use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::ranked::Files;
 use crate::cli::report::{self, Clock, Report, shape_text};
 use crate::cli::stream::{Block, Stream};
-use crate::cli::values::Policy;
+use crate::cli::values::{Policy, Quantizer};
 use codeword::Precision;
 use codeword::io::npy::Scalar;
 use serde_json::json;
 
 pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut clock: Clock) -> Result<()> {
-    check(args, global)?;
+    check(args, model, global)?;
     let (n, d, k, m) = (vectors.n, vectors.d, model.k, model.m);
     let targets = targets(args, vectors, model)?;
     output::check(&targets, &[&vectors.reader, &model.reader], global)?;
     let devices = global.open_devices()?;
     let pace = devices.pace();
-    let device = devices.only("encode with a product quantizer")?;
+    let device = devices.only(&format!("encode with {}", model.quantizer.described()))?;
 
-    // Codes as numbers, and packed.
-    let of_codes = 6 * m as u64;
+    let of_codes = composed::encoding(model, args.beam);
+    let of_vectors = if args.reconstruction.is_some() { 4 * d as u64 + composed::decoding(model) } else { 0 };
+    let work = (k as u64).saturating_mul(model.width as u64).saturating_mul(m as u64);
     let cost = RowCost {
         buffer: 4 * d as u64 + 4 * m as u64,
-        scratch: if args.reconstruction.is_some() { 8 * d as u64 } else { 0 } + of_codes,
-        work: (k as u64).saturating_mul(d as u64),
+        scratch: of_vectors + of_codes,
+        work: work.saturating_mul(args.beam.map_or(1, u64::from)),
     };
     let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
@@ -48,18 +49,13 @@ pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut
         return plan.print(global);
     }
 
-    let quantizer = model.load_product(&device, &mut clock)?;
+    let quantizer = Composed::load(model, &device, &mut clock)?;
     let mut files = Files::create(&targets, m, n)?;
     let compute = |block: &mut Block| {
-        block.codes = codes::of_block(block, vectors, &quantizer)?;
+        block.codes = quantizer.encode_block(block, vectors, args.beam)?;
         Ok(())
     };
-    let decode = |numbers: &[u32], rows: &mut Vec<f32>| {
-        let vectors = quantizer.pack(numbers).and_then(|codes| quantizer.decode(&codes)).or_exit(Exit::Failed)?;
-        rows.clear();
-        rows.extend(vectors.as_slice());
-        Ok(())
-    };
+    let decode = |numbers: &[u32], rows: &mut Vec<f32>| quantizer.decode_numbers(numbers, rows).or_exit(Exit::Failed);
     let stream = Stream { verb: "encode", n, unit: "vectors", blocks, global };
     let (times, rounded) = stream.run_vectors(vectors, compute, |block| files.write(block, decode))?;
     output::commit(files.outputs, global.force)?;
@@ -82,8 +78,15 @@ pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut
 }
 
 /// Refuses what only codes by a codebook have.
-fn check(args: &Encode, global: &Global) -> Result<()> {
+fn check(args: &Encode, model: &Model, global: &Global) -> Result<()> {
     model::check_exact(global)?;
+    if args.beam.is_some() && model.quantizer != Quantizer::Rvq {
+        let message = format!(
+            "--beam: encode has this for residual quantizers only, and MODEL is {}; leave it out",
+            model.quantizer.described()
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let flag = [
         (args.top_k.is_some(), "--top-k"),
         (args.distances.is_some(), "--distances"),
@@ -91,8 +94,10 @@ fn check(args: &Encode, global: &Global) -> Result<()> {
     ];
     match flag.iter().find(|(given, _)| *given) {
         Some((_, flag)) => {
-            let message =
-                format!("{flag}: encode has this for codebooks only, and MODEL is a product quantizer; leave it out");
+            let message = format!(
+                "{flag}: encode has this for codebooks only, and MODEL is {}; leave it out",
+                model.quantizer.described()
+            );
             Err(Failure::new(Exit::Usage, message))
         }
         None => Ok(()),

@@ -1,0 +1,243 @@
+//! Residual and optimised product quantizers on the command line: learned, used and judged as the library does and as a hand
+//! computes, for any memory and number of threads; and what does not fit is refused with the way out.
+
+use crate::common::{data, sq_l2};
+use crate::support::{BAD_INPUT, Folder, USAGE, assert_header, bytes, fails, noise, stderr, tensors};
+use codeword::{Device, Init, KMeans, MatrixView, OptimizedProductQuantizer, ProductQuantizer, ResidualQuantizer};
+use serde_json::{Value, json};
+
+/// Two stages of three codewords of two dimensions.
+const STAGES: [f32; 12] = [0.0, 0.0, 8.0, 0.0, 0.0, 8.0, 0.0, 0.0, 1.0, 0.0, 0.0, 2.0];
+/// Four vectors; the last lies between two codewords of the first stage.
+const X: [f32; 8] = [1.0, 0.0, 8.0, 2.0, 0.0, 7.0, 4.0, 0.0];
+const CODES: [u8; 8] = [0, 1, 1, 2, 2, 0, 0, 1];
+const DECODED: [f32; 8] = [1.0, 0.0, 8.0, 2.0, 0.0, 8.0, 1.0, 0.0];
+
+fn by_hand() -> Folder {
+    let folder = Folder::new();
+    folder.f32("e.npy", &[2, 3, 2], &STAGES);
+    folder.f32("x.npy", &[4, 2], &X);
+    folder
+}
+
+fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [args, &["-c", "e.npy", "--quantizer", "rvq"], more].concat()
+}
+
+fn close(at: &Value, expected: f64) {
+    let got = at.as_f64().unwrap_or_else(|| panic!("{at}"));
+    assert!((got - expected).abs() <= 1e-12 * expected.abs(), "{got}, expected {expected}");
+}
+
+#[test]
+fn residual_codes_are_those_of_a_hand() {
+    let folder = by_hand();
+    let encode = ["encode", "x.npy", "-o", "c.npy", "--reconstruction", "r.npy"];
+    let report = folder.json(&with(&encode, &[]));
+    assert_eq!(folder.read_u8("c.npy", "(4, 2)"), CODES);
+    assert_eq!(folder.read_f32("r.npy", "(4, 2)"), DECODED);
+    assert_eq!([&report["quantizer"], &report["m"], &report["d"]], [&json!("rvq"), &json!(2), &json!(2)]);
+    folder.ok(&with(&["decode", "c.npy", "-o", "d.npy"], &[]));
+    assert_eq!(folder.read("d.npy"), folder.read("r.npy"));
+    // A model that says so itself.
+    let metadata = json!({"quantizer": "rvq", "m": "2", "k": "3", "d": "2"});
+    folder.write("e.safetensors", &tensors(&metadata, &[2, 3, 2], &STAGES));
+    folder.ok(&["encode", "x.npy", "-c", "e.safetensors", "-o", "s.npy"]);
+    assert_eq!(folder.read("s.npy"), folder.read("c.npy"));
+
+    // 13.6 by the nearest codeword of the first stage, 13 by the other.
+    folder.f32("y.npy", &[2], &[4.4, 1.2]);
+    folder.ok(&with(&["encode", "y.npy", "-o", "greedy.npy"], &[]));
+    folder.ok(&with(&["encode", "y.npy", "-o", "beam.npy", "--beam", "2"], &[]));
+    assert_eq!((folder.read_u8("greedy.npy", "(2,)"), folder.read_u8("beam.npy", "(2,)")), (vec![1, 2], vec![0, 1]));
+
+    folder.f32("q.npy", &[1, 2], &[8.0, 1.0]);
+    let search = ["search", "q.npy", "--codes", "c.npy", "-k", "3", "-o", "i.npy", "--distances", "w.npy"];
+    folder.ok(&with(&search, &[]));
+    assert_eq!(folder.read_u32("i.npy", "(1, 3)"), [1, 0, 3]);
+    assert_eq!(folder.read_f32("w.npy", "(1, 3)"), [1.0, 50.0, 50.0]);
+}
+
+#[test]
+fn eval_tells_what_each_stage_leaves() {
+    let folder = by_hand();
+    let report = folder.json(&with(&["eval", "x.npy"], &[]));
+    close(&report["inertia"], 10.0);
+    close(&report["distortion"], 2.5);
+    close(&report["mse"], 1.25);
+    close(&report["snr_db"], 10.0 * 13.4f64.log10());
+    close(&report["rate"], 2.0 * 3f64.log2());
+    let parts = report["parts"].as_array().expect("an array");
+    assert_eq!(parts.len(), 2);
+    for (part, distortion) in parts.iter().zip([5.5, 2.5]) {
+        close(&part["distortion"], distortion);
+        // Used 2, 1 and 1 times by either.
+        close(&part["perplexity"], 2f64.powf(1.5));
+    }
+    let text = folder.ok(&with(&["eval", "x.npy"], &["--max-memory", "200"]));
+    assert!(text.contains("stage 0") && text.contains("stage 1") && text.contains("2.5"), "{text}");
+}
+
+/// Codewords of several codebooks, one after the other.
+fn values(codebooks: &[codeword::Codebook]) -> Vec<f32> {
+    let of = |codebook: &codeword::Codebook| {
+        let codewords = codebook.codewords().unwrap();
+        (0..codewords.rows()).flat_map(|j| codewords.row(j).to_vec()).collect::<Vec<_>>()
+    };
+    codebooks.iter().flat_map(of).collect()
+}
+
+/// What a verb writes of numbers below 256.
+fn narrow(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().map(|&number| number as u8).collect()
+}
+
+#[test]
+fn residual_quantizers_are_learned_and_used_as_by_the_library() {
+    let folder = Folder::new();
+    let (values_x, values_q) = (noise(900 * 12, 3), noise(70 * 12, 9));
+    folder.f32("x.npy", &[900, 12], &values_x);
+    folder.f32("q.npy", &[70, 12], &values_q);
+    let train = ["train", "x.npy", "--quantizer", "rvq", "-m", "3", "-k", "16", "--device", "cpu"];
+    let report = folder.json(&[&train[..], &["-o", "e.safetensors", "--init", "hierarchical", "--seed", "5"]].concat());
+    let (x, queries) = (MatrixView::new(&values_x, 900, 12).unwrap(), MatrixView::new(&values_q, 70, 12).unwrap());
+    let params = KMeans::new(16).init(Init::Hierarchical).seed(5);
+    let quantizer = ResidualQuantizer::train(x, 3, &params, &Device::cpu()).unwrap();
+    folder.ok(&[&train[..], &["-o", "e.npy", "--init", "hierarchical", "--seed", "5", "--threads", "1"]].concat());
+    assert_eq!(folder.read_f32("e.npy", "(3, 16, 12)"), values(quantizer.codebooks()));
+    let seen = folder.json(&["inspect", "e.safetensors"]);
+    assert_eq!(seen["metadata"]["quantizer"], "rvq");
+    assert_eq!(seen["metadata"]["d"], "12");
+
+    let codes = quantizer.encode(x).unwrap();
+    let decoded = quantizer.decode(&codes).unwrap();
+    let error = sq_l2(&values_x, decoded.as_slice());
+    let told = report["inertia"].as_f64().unwrap();
+    assert!((told - error).abs() <= 1e-5 * error, "{told} {error}");
+    let of_stages: Vec<f64> = (0..3).filter_map(|s| report["parts"][s]["inertia"].as_f64()).collect();
+    assert!(of_stages.windows(2).all(|pair| pair[1] < pair[0]) && of_stages.len() == 3, "{of_stages:?}");
+
+    let beam = quantizer.encode_beam(x, 4).unwrap();
+    let found = quantizer.search(&codes, queries, 20).unwrap();
+    let limits: [&[&str]; 4] = [&[], &["--threads", "1"], &["--threads", "5"], &["--max-memory", "600K"]];
+    for (i, more) in limits.iter().enumerate() {
+        let model = [&["-c", "e.safetensors", "--force"], *more].concat();
+        folder.ok(&[&["encode", "x.npy", "-o", "c.npy", "--reconstruction", "r.npy"], &model[..]].concat());
+        folder.ok(&[&["encode", "x.npy", "-o", "b.npy", "--beam", "4"], &model[..]].concat());
+        assert_eq!(folder.read_u8("c.npy", "(900, 3)"), narrow(&quantizer.unpack(&codes).unwrap()), "{i}");
+        assert_eq!(folder.read_u8("b.npy", "(900, 3)"), narrow(&quantizer.unpack(&beam).unwrap()), "{i}");
+        assert_eq!(folder.read("r.npy").1, bytes(decoded.as_slice()), "{i}");
+        folder.ok(&[&["search", "q.npy", "--codes", "c.npy", "-k", "20", "-o", "i.npy"], &model[..]].concat());
+        assert_eq!(folder.read_u32("i.npy", "(70, 20)"), found.ids, "{i}");
+        let judged = folder.json(&[&["eval", "x.npy", "-c", "e.safetensors"], *more].concat());
+        close(&judged["inertia"], error);
+    }
+    let plan = folder.json(&[&train[..], &["-o", "new.npy", "--dry-run"]].concat());
+    assert_eq!(plan["outputs"][0]["shape"], json!([3, 16, 12]));
+    let output = folder.run(&[&train[..], &["-o", "new.npy", "--progress", "always", "--iterations", "2"]].concat());
+    assert!(stderr(&output).contains("100 % 8100/8100 vectors, part 3/3, pass 3/3"), "{}", stderr(&output));
+}
+
+#[test]
+fn optimised_product_quantizers_are_learned_and_used_as_by_the_library() {
+    let folder = Folder::new();
+    // Dimensions that go together are far apart.
+    let values_x: Vec<f32> =
+        noise(600 * 4, 3).chunks(4).flat_map(|x| [x[0], x[1], x[0] + x[2] / 8.0, x[1] + x[3] / 8.0]).collect();
+    folder.f32("x.npy", &[600, 4], &values_x);
+    let train = ["train", "x.npy", "--quantizer", "opq", "-m", "2", "-k", "16", "--device", "cpu", "--iterations", "8"];
+    let report = folder.json(&[&train[..], &["-o", "e.safetensors", "--rotations", "5"]].concat());
+    let x = MatrixView::new(&values_x, 600, 4).unwrap();
+    let params = KMeans::new(16).iterations(8);
+    let quantizer = OptimizedProductQuantizer::train(x, 2, &params, 5, &Device::cpu()).unwrap();
+    let (header, data) = folder.read_tensors("e.safetensors");
+    assert_eq!((&header["rotation"]["shape"], &header["codebooks"]["shape"]), (&json!([4, 4]), &json!([2, 16, 2])));
+    let expected = [bytes(&values(quantizer.product().codebooks())), bytes(quantizer.rotation().as_slice())].concat();
+    assert_eq!(data, expected);
+
+    let codes = quantizer.encode(x).unwrap();
+    let decoded = quantizer.decode(&codes).unwrap();
+    let error = sq_l2(&values_x, decoded.as_slice());
+    close(&report["inertia"], error);
+    // Better than without a rotation, which these vectors need.
+    let plain =
+        ProductQuantizer::train_with(x, 2, &params, &Device::cpu(), |_, _| Ok::<(), codeword::Error>(())).unwrap();
+    assert!(error < 0.7 * plain.parts.iter().map(|part| part.inertia).sum::<f64>());
+
+    let found = quantizer.search(&codes, x, 3).unwrap();
+    let symmetric = quantizer.product().search_symmetric(&codes, &codes, 3).unwrap();
+    for more in [&["--threads", "1"][..], &["--max-memory", "400K"]] {
+        let model = [&["-c", "e.safetensors", "--force"], more].concat();
+        folder.ok(&[&["encode", "x.npy", "-o", "c.npy"], &model[..]].concat());
+        assert_eq!(folder.read_u8("c.npy", "(600, 2)"), narrow(&quantizer.product().unpack(&codes).unwrap()));
+        folder.ok(&[&["decode", "c.npy", "-o", "d.npy"], &model[..]].concat());
+        assert_eq!(folder.read("d.npy").1, bytes(decoded.as_slice()));
+        let search = ["search", "x.npy", "--codes", "c.npy", "-k", "3", "-o", "i.npy"];
+        folder.ok(&[&search[..], &model].concat());
+        assert_eq!(folder.read_u32("i.npy", "(600, 3)"), found.ids);
+        folder.ok(&[&search[..], &["--symmetric"], &model].concat());
+        assert_eq!(folder.read_u32("i.npy", "(600, 3)"), symmetric.ids);
+        let judged = folder.json(&[&["eval", "x.npy", "-c", "e.safetensors"], more].concat());
+        close(&judged["inertia"], error);
+        assert_eq!(judged["parts"].as_array().map(Vec::len), Some(2));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_way_out() {
+    let folder = by_hand();
+    folder.ok(&with(&["encode", "x.npy", "-o", "c.npy"], &[]));
+    let train = ["train", "x.npy", "-k", "2", "-o", "n.npy"];
+    let learn = |more: &[&'static str]| [&train[..], more].concat();
+    fails(&folder, &learn(&["--quantizer", "rvq"]), USAGE, &["--quantizer rvq", "-m M", "stages"]);
+    fails(&folder, &learn(&["--quantizer", "opq", "-m", "2"]), USAGE, &["n.npy", "rotation", ".safetensors"]);
+    fails(&folder, &learn(&["--rotations", "3"]), USAGE, &["--rotations", "opq only", "leave it out"]);
+    let parts = ["--quantizer", "opq", "-m", "3"];
+    fails(&folder, &[&train[..4], &["-o", "n.safetensors"], &parts].concat(), USAGE, &["-m 3", "divisor", "1 2"]);
+    let memory = ["--quantizer", "rvq", "-m", "2", "--max-memory", "100"];
+    fails(&folder, &learn(&memory), USAGE, &["a residual quantizer", "held in memory", "--sample"]);
+
+    let encode = ["encode", "x.npy", "-o", "n.npy"];
+    fails(&folder, &with(&encode, &["--top-k", "2"]), USAGE, &["--top-k", "a residual quantizer", "leave it out"]);
+    assert_eq!(folder.run(&with(&encode, &["--beam", "0"])).status.code(), Some(USAGE));
+    let as_pq = ["-c", "e.npy", "--quantizer", "pq", "--beam", "2"];
+    folder.f32("wide.npy", &[1, 4], &[0.0; 4]);
+    fails(
+        &folder,
+        &[&["encode", "wide.npy", "-o", "n.npy"], &as_pq[..]].concat(),
+        USAGE,
+        &["--beam", "a product quantizer"],
+    );
+    fails(&folder, &with(&["encode", "wide.npy", "-o", "n.npy"], &[]), BAD_INPUT, &["vectors of 2 columns", "got 4"]);
+    let no_kind = ["encode", "x.npy", "-o", "n.npy", "-c", "e.npy"];
+    fails(&folder, &no_kind, BAD_INPUT, &["(2, 3, 2)", "--quantizer pq", "rvq"]);
+    let search = ["search", "x.npy", "--codes", "c.npy", "-k", "1", "-o", "n.npy"];
+    fails(&folder, &with(&search, &["--symmetric"]), USAGE, &["--symmetric", "residual", "leave it out"]);
+    folder.array("three.npy", "|u1", &[2, 3], vec![0; 6]);
+    let decode = ["decode", "three.npy", "-o", "n.npy"];
+    fails(&folder, &with(&decode, &[]), BAD_INPUT, &["2 numbers", "stages", "(2, 3)"]);
+    folder.array("high.npy", "|u1", &[2, 2], vec![0, 1, 2, 3]);
+    fails(&folder, &with(&["decode", "high.npy", "-o", "n.npy"], &[]), BAD_INPUT, &["code 3", "[1, 1]", "0 to 2"]);
+    let beyond: Vec<f32> = STAGES.iter().enumerate().map(|(i, &x)| if i == 9 { f32::NAN } else { x }).collect();
+    folder.f32("nan.npy", &[2, 3, 2], &beyond);
+    let of_nan = ["encode", "x.npy", "-o", "n.npy", "-c", "nan.npy", "--quantizer", "rvq"];
+    fails(&folder, &of_nan, BAD_INPUT, &["codeword 1 of stage 1", "NaN", "column 1"]);
+
+    // A rotation is missing, or is none.
+    let opq = json!({"quantizer": "opq", "m": "2", "k": "3", "d": "4"});
+    folder.write("bare.safetensors", &tensors(&opq, &[2, 3, 2], &STAGES));
+    let bare = ["encode", "wide.npy", "-o", "n.npy", "-c", "bare.safetensors"];
+    fails(&folder, &bare, BAD_INPUT, &["bare.safetensors", "rotation"]);
+}
+
+#[test]
+fn siftsmall_gets_the_codes_of_faiss() {
+    let Some(of_data) = data::folder() else { return };
+    let folder = Folder::new();
+    let path = |name: &str| of_data.join(name).to_str().expect("UTF-8").to_string();
+    let (base, stages) = (path("siftsmall/base_f32.npy"), path("faiss_ref/rvq4x256_codebooks_f32.npy"));
+    folder.ok(&["encode", &base, "-c", &stages, "--quantizer", "rvq", "-o", "c.npy"]);
+    let (expected, shape) = data::array::<u8>("faiss_ref/rvq4x256_codes_u8.npy");
+    assert_eq!((shape, folder.read_u8("c.npy", "(10000, 4)")), (vec![10_000, 4], expected));
+    assert_header(&folder.read("c.npy").0, "|u1", false, "(10000, 4)");
+}
