@@ -79,8 +79,9 @@ pub struct Train {
     #[arg(long, value_name = "W", value_hint = ValueHint::FilePath)]
     pub weights: Option<PathBuf>,
     /// Where to start: random vectors; kmeans++, which spreads them and takes one more pass for each codeword; kmeans||,
-    /// which spreads them in six passes, worth about ten iterations together; or, for thousands of codewords,
-    /// hierarchical: k-means within parts of the vectors
+    /// which spreads them in six passes, worth about ten iterations together; for thousands of codewords
+    /// hierarchical: k-means within parts of the vectors; or for the stages of a residual quantizer progressive: k-means in
+    /// few dimensions first
     #[arg(long, value_name = "INIT", default_value = "kmeans++")]
     pub init: InitChoice,
     /// How often to fit the rotation of opq to its codewords, from each of two starts [default: 20]

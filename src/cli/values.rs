@@ -45,6 +45,7 @@ pub enum InitChoice {
     #[value(name = "kmeans||")]
     Parallel,
     Hierarchical,
+    Progressive,
 }
 
 /// What turns vectors into codes.

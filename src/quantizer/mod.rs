@@ -8,5 +8,4 @@ pub mod packed;
 pub mod product;
 pub mod residual;
 mod rotation;
-mod svd;
 pub mod vector;

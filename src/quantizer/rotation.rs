@@ -1,13 +1,13 @@
 //! Rotations that suit a product quantizer, learned from vectors. A rotated vector is the row times the matrix.
 
 use super::product::ProductQuantizer;
-use super::svd::{Svd, identity};
 use crate::backend::{accumulate, gram, multiply_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kmeans::{Init, KMeans, KMeansFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
+use crate::svd::{Svd, identity};
 use rayon::prelude::*;
 
 /// How often codewords move between two rotations.

@@ -160,7 +160,7 @@ fn siftsmall_is_learned_as_well_as_faiss_learns_it() {
     let (mut errors, mut found) = ([0.0; 8], [0; 8]);
     for seed in seeds {
         // Residuals of late stages are noise: a start that spreads codewords far ends some percent higher.
-        let params = KMeans::new(256).init(Init::Hierarchical).seed(100 * seed);
+        let params = KMeans::new(256).init(Init::Progressive).seed(100 * seed);
         let quantizer = ResidualQuantizer::train(x.view(), stages, &params, &Device::cpu()).unwrap();
         let codes = quantizer.encode(x.view()).unwrap();
         let mut before = f64::INFINITY;

@@ -138,7 +138,7 @@ fn threads_and_the_way_rows_are_stored_change_no_bit() {
     let values: Vec<f16> = numbers.gaussians(n * d).iter().map(|&v| f16::from_f32(v)).collect();
     let halves = matrix(values, n, d);
     let wide = matrix(halves.as_slice().iter().map(|v| v.to_f32()).collect(), n, d);
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical, Init::Progressive] {
         let params = KMeans::new(k).init(init).iterations(4).n_init(2).seed(1);
         let expected = bits(&fit(&params, wide.view()));
         for threads in [1, 2, 5] {
@@ -169,7 +169,7 @@ fn degenerate_rows_are_learned_as_documented() {
     }
     // As many codewords as rows, duplicates among them: every row is a codeword.
     let x = matrix(vec![1.0f32, 2.0, 2.0, 5.0, 7.0, 5.0], 6, 1);
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical, Init::Progressive] {
         for seed in 0..20 {
             let got = fit(&KMeans::new(6).init(init.clone()).seed(seed), x.view());
             assert_eq!((got.inertia, got.converged), (0.0, true), "seed {seed}");
@@ -198,7 +198,7 @@ fn rows_of_no_weight_are_labelled_and_count_nowhere() {
     let all = matrix(x, n + 2, d);
     let few = all.view().row_range(0..n).unwrap();
     let weights: Vec<f32> = (0..n).map(|_| 1.0).chain([0.0, 0.0]).collect();
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical, Init::Progressive] {
         let params = KMeans::new(k).init(init).seed(6);
         let got = params.fit_with(all.view(), Some(&weights), &Device::cpu(), |_| Ok::<(), Error>(())).unwrap();
         let expected = fit(&params, few);
@@ -300,7 +300,7 @@ fn what_cannot_be_learned_is_refused_by_name() {
     ] {
         assert_eq!(message(params, weights), expected);
     }
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Hierarchical, Init::Progressive] {
         let mut bad = x.as_slice().to_vec();
         (bad[3], bad[4]) = (f32::INFINITY, f32::NAN);
         let refused = KMeans::new(1).init(init).fit(MatrixView::new(&bad, 3, 2).unwrap(), &Device::cpu()).unwrap_err();
@@ -309,4 +309,23 @@ fn what_cannot_be_learned_is_refused_by_name() {
     let empty = MatrixView::<f32>::new(&[], 3, 0).unwrap();
     let refused = KMeans::new(1).fit(empty, &Device::cpu()).unwrap_err().to_string();
     assert_eq!(refused, "k-means: expected vectors of at least one column, got 3 x 0");
+}
+
+#[test]
+fn the_progressive_start_finds_the_line_that_rows_lie_on() {
+    // Two clusters on a line that is none of the axes: one principal component tells them apart.
+    let values: Vec<f32> = [0.0, 1.0, 2.0, 30.0, 31.0, 35.0].iter().flat_map(|t| [*t, 2.0 * t, -t]).collect();
+    let x = matrix(values, 6, 3);
+    let fit = fit(&KMeans::new(2).init(Init::Progressive).iterations(0), x.view());
+    let mut codewords: Vec<[f32; 3]> =
+        (0..2).map(|j| fit.codebook.codewords().unwrap().row(j).try_into().unwrap()).collect();
+    codewords.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    for (got, expected) in codewords.iter().flatten().zip([1.0, 2.0, -1.0, 32.0, 64.0, -32.0]) {
+        assert!((got - expected).abs() < 1e-5, "{codewords:?}");
+    }
+    // Values that leave f32 when they are turned are learned from as they are.
+    let huge = matrix(vec![f32::MAX, f32::MAX, f32::MAX, f32::MAX, -f32::MAX, -f32::MAX, -f32::MAX, -f32::MAX], 4, 2);
+    let fit = self::fit(&KMeans::new(2).init(Init::Progressive), huge.view());
+    assert_eq!(fit.assignment.labels[0], fit.assignment.labels[1]);
+    assert_ne!(fit.assignment.labels[0], fit.assignment.labels[2]);
 }

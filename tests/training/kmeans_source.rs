@@ -46,9 +46,13 @@ fn blocks_that_are_read_give_the_bytes_of_rows_in_memory() {
         // Codewords far away get no row: rows from several blocks take their places.
         let far: Vec<f32> = (0..k).flat_map(|j| vec![if j == 0 { 0.0 } else { 1e4 * j as f32 }; d]).collect();
         let given = Init::Given(codebook(matrix(far, k, d).view()));
-        for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical, given] {
+        for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical, Init::Progressive, given] {
             for weights in [None, Some(&weights[..])] {
-                let n_init = if matches!(init, Init::Given(_)) { 1 } else { 2 };
+                // Takes long in many dimensions, and looks at weights as the others do.
+                if matches!(init, Init::Progressive) && weights.is_some() && d > 100 {
+                    continue;
+                }
+                let n_init = if matches!(init, Init::Given(_) | Init::Progressive) { 1 } else { 2 };
                 let lloyd = KMeans::new(k).init(init.clone()).iterations(2).seed(5).n_init(n_init);
                 for params in [lloyd.clone(), lloyd.clone().tolerance(0.3), lloyd.minibatch(37)] {
                     let in_memory =
@@ -158,7 +162,7 @@ fn the_first_row_that_is_not_finite_is_named() {
     (301..n).step_by(2).for_each(|i| values[i * d] = f32::NAN);
     let x = matrix(values, n, d);
     let lloyd = KMeans::new(k);
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical, Init::Progressive] {
         for params in [lloyd.clone(), lloyd.clone().minibatch(400)] {
             let params = params.init(init.clone());
             let refused = params.fit_source(&mut source(&x), None, &Device::cpu(), |_, _| Ok(())).unwrap_err();
@@ -253,7 +257,7 @@ fn degenerate_rows_are_learned_by_batches_and_by_rounds_as_documented() {
     // nothing and are labelled.
     let x = matrix(vec![1.0f32, 1e30, 2.0, 3.0], 4, 1);
     let weights = [1.0, 0.0, 2.0, 1.0];
-    for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical] {
+    for init in [Init::RandomRows, Init::PlusPlus, Init::Parallel, Init::Hierarchical, Init::Progressive] {
         let got = fit(&KMeans::new(1).init(init).minibatch(30), &x, Some(&weights));
         let codeword = got.codebook.codewords().unwrap().row(0)[0];
         assert!((1.5..2.5).contains(&codeword) && got.counts == [4], "{codeword}");

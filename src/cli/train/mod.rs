@@ -123,6 +123,7 @@ fn params(args: &Train, start: Option<Codebook>, resumed: Option<KMeansState>) -
         (_, _, InitChoice::PlusPlus) => Init::PlusPlus,
         (_, _, InitChoice::Parallel) => Init::Parallel,
         (_, _, InitChoice::Hierarchical) => Init::Hierarchical,
+        (_, _, InitChoice::Progressive) => Init::Progressive,
     };
     let (iterations, n_init) = (args.iterations as usize, args.n_init as usize);
     let params = KMeans::new(args.k as usize)

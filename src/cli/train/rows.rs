@@ -33,12 +33,15 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         // Its part, and its number while that is learned from.
         (false, InitChoice::Hierarchical) => 12,
         (false, InitChoice::Random) if args.weights.is_some() => 8,
-        (false, InitChoice::Random) => 0,
+        (false, InitChoice::Random | InitChoice::Progressive) => 0,
     };
     // Candidates, twice where they grow, and the rows of some parts.
     let of_start = match (args.start.is_some() || args.resume, args.init) {
         (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
         (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
+        (false, InitChoice::Progressive) => {
+            n.min(k.saturating_mul(256)).saturating_mul(4 * d + 268).saturating_add(1536 * d)
+        }
         _ => 0,
     };
     // What the stages before leave of the vectors, or how a rotation has them, with labels and distances of every part.
