@@ -3,9 +3,10 @@
 //! `codes_peer VECTORS QUERIES CODEBOOKS CODES IDS SECONDS`: learns as many sub-quantizers as CODEBOOKS, (m, k, d/m), has, from
 //! random rows and in 25 iterations; encodes the vectors and searches the codes, (n, code size), with those of CODEBOOKS, each
 //! again and again for about SECONDS after a run that does not count; writes the ids found and prints the medians in ms.
+//! Where CODEBOOKS is (m, k, d) they are stages: learned, from a progressive start, and encoded; nothing is searched.
 
 use codeword::io::npy::{Header, Reader, Scalar, Writer};
-use codeword::{Device, Init, KMeans, MatrixView, ProductQuantizer};
+use codeword::{Device, Init, KMeans, MatrixView, ProductQuantizer, ResidualQuantizer};
 use std::error::Error;
 use std::fs::File;
 use std::path::Path;
@@ -22,6 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (q, count, _) = read(queries)?;
     let (x, q) = (MatrixView::new(&x, n, d)?, MatrixView::new(&q, count, d)?);
     let (codewords, rows, width) = read(codebooks)?;
+    if width == d {
+        return residual(x, MatrixView::new(&codewords, rows, d)?, codebooks, seconds);
+    }
     let (m, k) = (d / width, rows * width / d);
     let quantizer = ProductQuantizer::new(MatrixView::new(&codewords, rows, width)?, m, &Device::cpu())?;
     let reader = Reader::open(Path::new(codes), None)?;
@@ -38,6 +42,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     writer.write_codes(0, &found.ids)?;
     writer.finish()?;
     println!("{{\"train\": {train}, \"encode\": {encode}, \"search\": {search}}}");
+    Ok(())
+}
+
+fn residual(
+    x: MatrixView<'_, f32>,
+    codewords: MatrixView<'_, f32>,
+    codebooks: &str,
+    seconds: f64,
+) -> Result<(), Box<dyn Error>> {
+    let m = Reader::open(Path::new(codebooks), None)?.header().shape[0];
+    let quantizer = ResidualQuantizer::new(codewords, m, &Device::cpu())?;
+    let params = KMeans::new(quantizer.k()).init(Init::Progressive);
+    let train = median(seconds, || ResidualQuantizer::train(x, m, &params, &Device::cpu()))?;
+    let encode = median(seconds, || quantizer.encode(x))?;
+    println!("{{\"train\": {train}, \"encode\": {encode}}}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 # Python 3.11 or later). Arguments go to peers.py:
 #   benches/peers/run.sh                                   the standard shapes
 #   benches/peers/run.sh --shape 100000x256x1024 --rounds 7 --peers codeword,faiss,torch
-# In the same environment kmeans.py times training, and codes.py product quantizers.
+# In the same environment kmeans.py times training, and codes.py product and residual quantizers.
 # CODEWORD_DATA, the folder with siftsmall/ and faiss_ref/, adds real data. Let nothing else run meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")"
