@@ -76,6 +76,15 @@ impl<'a> Codes<'a> {
 
 /// Puts the position of a wrong number among those from vector `first` of `n` on in terms of the file.
 pub fn explain(error: Error, first: usize, n: usize, codes: &Reader, model: &Model) -> Failure {
+    if let Error::NonFinite { row, col, got, .. } = error {
+        let message = format!(
+            "{}: vector {} of these codes would hold {got} in column {col}, beyond f32; scale the codewords of {} down",
+            codes.file().display(),
+            first + row,
+            model.reader.file().display()
+        );
+        return Failure::new(Exit::BadInput, message);
+    }
     let Error::CodeOutOfRange { position, code, k, .. } = error else {
         return Failure { exit: Exit::of(&error), error: error.into() };
     };

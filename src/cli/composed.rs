@@ -114,24 +114,42 @@ impl Composed {
         numbers.map_err(|error| vectors.explain(error, block.first, "remove or repair it"))
     }
 
-    /// The vectors that the numbers stand for, one after the other in `out`.
+    /// The vectors that the numbers stand for, one after the other in `out`; refused where one leaves f32.
     pub fn decode_numbers(&self, numbers: &[u32], out: &mut Vec<f32>) -> Library<()> {
         let vectors = self.decode(&self.pack(numbers)?)?;
+        if let Some(at) = vectors.as_slice().iter().position(|value| !value.is_finite()) {
+            let (row, col, got) = (at / vectors.cols(), at % vectors.cols(), vectors.as_slice()[at]);
+            let (op, way_out) = ("decode", "scale the codewords down: their sum is beyond f32");
+            return Err(Error::NonFinite { op, what: "decoded vector", row, col, got, way_out });
+        }
         out.clear();
         out.extend_from_slice(vectors.as_slice());
         Ok(())
     }
 }
 
-/// Bytes beside the numbers of a vector while it is encoded: its packed code, and what is left of it or its rotated form.
+/// Bytes beside the numbers of a vector while it is encoded: its packed code, and what is left of it or its rotated form; of
+/// each sum that a beam keeps what is left, old and new, its numbers, and the nearest codewords with their distances.
 pub fn encoding(model: &Model, beam: Option<u32>) -> u64 {
-    let (m, d, beam) = (model.m as u64, model.d as u64, beam.map_or(1, u64::from));
-    let of_quantizer = match model.quantizer {
-        Quantizer::Vq | Quantizer::Pq => 0,
-        Quantizer::Opq => 4 * d,
-        Quantizer::Rvq => 8 * d + 8 * beam.saturating_mul(m),
+    let (m, d) = (model.m as u64, model.d as u64);
+    let of_quantizer = match (model.quantizer, beam) {
+        (Quantizer::Vq | Quantizer::Pq, _) => 0,
+        (Quantizer::Opq, _) => 4 * d,
+        (Quantizer::Rvq, None) => 8 * d + 8,
+        (Quantizer::Rvq, Some(beam)) => {
+            let beam = u64::from(beam);
+            let of_sum = (8 * d).saturating_add(m.saturating_mul(8)).saturating_add(8 * beam.min(model.k as u64));
+            of_sum.saturating_mul(beam)
+        }
     };
-    (6 * m).saturating_add(of_quantizer)
+    m.saturating_mul(6).saturating_add(of_quantizer)
+}
+
+/// Multiply-adds of a vector while it is encoded: with every codeword, and in its rotation.
+pub fn work(model: &Model) -> u64 {
+    let (m, k, width, d) = (model.m as u64, model.k as u64, model.width as u64, model.d as u64);
+    let turned = if model.quantizer == Quantizer::Opq { d.saturating_mul(d) } else { 0 };
+    k.saturating_mul(width).saturating_mul(m).saturating_add(turned)
 }
 
 /// Bytes of a vector, beside it and its numbers, while it is decoded.
@@ -140,8 +158,8 @@ pub fn decoding(model: &Model) -> u64 {
     match model.quantizer {
         Quantizer::Vq => 0,
         // Packed codes, and the vectors once more; twice where they are rotated or added up.
-        Quantizer::Pq => 2 * m + 4 * d,
-        Quantizer::Opq | Quantizer::Rvq => 2 * m + 8 * d,
+        Quantizer::Pq => m.saturating_mul(2).saturating_add(4 * d),
+        Quantizer::Opq | Quantizer::Rvq => m.saturating_mul(2).saturating_add(8 * d),
     }
 }
 

@@ -64,7 +64,8 @@ impl Vectors {
             // Of what became of a vector on the way, as the residual of a stage.
             Error::NonFinite { op, what, row, col, got, way_out } if what != "codeword" => {
                 let error = Error::NonFinite { op, what, row: first + row, col, got, way_out };
-                Failure { exit: Exit::of(&error), error: error.into() }
+                let name = self.reader.file().display().to_string();
+                Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name) }
             }
             error => Failure { exit: Exit::of(&error), error: error.into() },
         }

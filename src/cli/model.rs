@@ -151,6 +151,16 @@ impl Model {
                     format!("{name}: {of_part} holds {got} in column {col}; remove it or retrain the codebook");
                 Failure::new(Exit::BadInput, message)
             }
+            Error::NonFinite { what: "row of the rotation", row, col, got, .. } => {
+                let message =
+                    format!("{name}: the rotation holds {got} in row {row}, column {col}; train the model again");
+                Failure::new(Exit::BadInput, message)
+            }
+            Error::InvalidParameter { name: "rotation", expected, got, .. } => {
+                let message =
+                    format!("{name}: expected a rotation that is {expected}, got {got}; train the model again");
+                Failure::new(Exit::BadInput, message)
+            }
             error => Failure { exit: Exit::of(&error), error: anyhow::Error::new(error).context(name.to_string()) },
         }
     }

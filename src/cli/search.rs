@@ -55,7 +55,7 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
     // Numbers to add up for a query, or to multiply.
     let of_code = if model.quantizer == Quantizer::Rvq { d } else { m };
     let sums = (codes.n as u64).saturating_mul(of_code as u64);
-    let tables = (k as u64).saturating_mul(d as u64);
+    let tables = composed::work(&model);
     let cost = RowCost {
         buffer: 4 * d as u64 + 8 * r as u64,
         scratch: 8 * r as u64 + if args.symmetric { 8 * d as u64 } else { 0 } + composed::encoding(&model, None),
@@ -204,7 +204,7 @@ fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
         _ => 0,
     };
     let of_queries = QUERIES * m * bytes + 16 * KEPT.min(QUERIES * r as u64);
-    let of_threads = (of_queries + (1 << 17).max(1024 * m)) * rayon::current_num_threads() as u64;
+    let of_threads = (of_queries + (1 << 17).max(m.saturating_mul(1024))) * rayon::current_num_threads() as u64;
     beside.saturating_add(tables).saturating_add(of_threads)
 }
 

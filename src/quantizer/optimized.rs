@@ -92,7 +92,7 @@ impl OptimizedProductQuantizer {
     ///
     /// All rows are used: some 10,000 to 100,000 of many are enough, but have to be picked by the caller. Each of the 2
     /// `outer` steps takes n d^2 multiplications of f64, two assignments of all rows in every part, m n d additions, and an
-    /// SVD of d x d, about 45 d^3 on one thread. Memory beside `x`: 4 n d bytes, 8 m n, 8 k d, 80 d^2, and what
+    /// SVD of d x d, about 45 d^3 on one thread. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 80 d^2, and what
     /// [`KMeans::fit`] takes for one part.
     ///
     /// # Errors
@@ -123,6 +123,7 @@ impl OptimizedProductQuantizer {
         device: &Device,
         mut observe: impl FnMut(usize, usize, Step) -> Result<(), E>,
     ) -> Result<OptimizedFit, E> {
+        checked_len("OptimizedProductQuantizer::train", x.cols(), x.cols())?;
         let plain = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?.quantizer;
         let mut best = OptimizedProductQuantizer { rotation: none(x.cols())?, product: plain.clone() };
         let mut least = best.sq_error(x)?;

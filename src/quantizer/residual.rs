@@ -75,7 +75,7 @@ impl ResidualQuantizer {
     /// there, of 28,140 from [`Init::Hierarchical`](crate::Init::Hierarchical) and of 27,530 from
     /// [`Init::Progressive`](crate::Init::Progressive), 8 stages with about 18,300, 16,600 and 15,400.
     ///
-    /// Takes 4 n d bytes for what is left of the rows, and what [`KMeans::fit`] takes.
+    /// Takes 4 n d bytes for what is left of the rows, 8 MiB or as much again, and what [`KMeans::fit`] takes.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where m is 0, or k is not 1 to 65,536.

@@ -241,3 +241,51 @@ fn siftsmall_gets_the_codes_of_faiss() {
     assert_eq!((shape, folder.read_u8("c.npy", "(10000, 4)")), (vec![10_000, 4], expected));
     assert_header(&folder.read("c.npy").0, "|u1", false, "(10000, 4)");
 }
+
+#[test]
+fn vectors_beyond_f32_are_named_by_their_place_in_the_file() {
+    let folder = Folder::new();
+    // The last code of two stages is a sum beyond f32.
+    folder.f32("big.npy", &[2, 2, 1], &[0.0, 3e38, 0.0, 3e38]);
+    let mut codes = vec![0; 2 * 500];
+    codes[998..].fill(1);
+    folder.array("c.npy", "|u1", &[500, 2], codes);
+    let decode = ["decode", "c.npy", "-c", "big.npy", "--quantizer", "rvq", "-o", "n.npy"];
+    for limit in [&[][..], &["--max-memory", "1K"]] {
+        let words = ["c.npy: vector 499 of", "inf in column 0", "scale the codewords of big.npy"];
+        fails(&folder, &[&decode[..], limit].concat(), BAD_INPUT, &words);
+    }
+    // What a stage leaves of a vector.
+    let mut x = vec![0.0; 400];
+    x[301] = -3e38;
+    folder.f32("x.npy", &[400, 1], &x);
+    folder.f32("only.npy", &[2, 1, 1], &[3e38, 0.0]);
+    let encode = ["encode", "x.npy", "-c", "only.npy", "--quantizer", "rvq", "-o", "n.npy"];
+    for limit in [&[][..], &["--max-memory", "1K"]] {
+        fails(&folder, &[&encode[..], limit].concat(), BAD_INPUT, &["x.npy", "residual 301", "-inf", "scale"]);
+    }
+    // A rotation that is none.
+    let twice: Vec<f32> = (0..4).map(|i| if i % 3 == 0 { 2.0 } else { 0.0 }).collect();
+    folder.write("opq.safetensors", &with_rotation(&twice));
+    folder.f32("y.npy", &[1, 2], &[0.0; 2]);
+    let encode = ["encode", "y.npy", "-c", "opq.safetensors", "-o", "n.npy"];
+    fails(
+        &folder,
+        &encode,
+        BAD_INPUT,
+        &["opq.safetensors: expected a rotation", "orthogonal", "train the model again"],
+    );
+    folder.write("opq.safetensors", &with_rotation(&[1.0, 0.0, f32::NAN, 1.0]));
+    fails(&folder, &encode, BAD_INPUT, &["the rotation holds NaN in row 1, column 0", "train the model again"]);
+}
+
+/// A model of two parts of one codeword of one dimension each, with that rotation.
+fn with_rotation(rotation: &[f32]) -> Vec<u8> {
+    let header = json!({
+        "__metadata__": {"quantizer": "opq"},
+        "codebooks": {"dtype": "F32", "shape": [2, 1, 1], "data_offsets": [0, 8]},
+        "rotation": {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]},
+    });
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8], &bytes(rotation)].concat()
+}

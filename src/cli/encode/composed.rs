@@ -26,11 +26,10 @@ pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut
 
     let of_codes = composed::encoding(model, args.beam);
     let of_vectors = if args.reconstruction.is_some() { 4 * d as u64 + composed::decoding(model) } else { 0 };
-    let work = (k as u64).saturating_mul(model.width as u64).saturating_mul(m as u64);
     let cost = RowCost {
         buffer: 4 * d as u64 + 4 * m as u64,
         scratch: of_vectors + of_codes,
-        work: work.saturating_mul(args.beam.map_or(1, u64::from)),
+        work: composed::work(model).saturating_mul(args.beam.map_or(1, u64::from)),
     };
     let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {

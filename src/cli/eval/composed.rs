@@ -23,8 +23,7 @@ pub fn run(args: &Eval, global: &Global, vectors: &Vectors, model: &Model, mut c
     // Codes as numbers and packed, those of one part and what they stand for, and the vectors decoded.
     let (of_codes, of_vectors) = (composed::encoding(model, None), composed::decoding(model));
     let scratch = of_codes + of_vectors + 4 * m as u64 + 4 + 12 * d as u64;
-    let work = (k as u64).saturating_mul(model.width as u64).saturating_mul(m as u64);
-    let cost = RowCost { buffer: 4 * d as u64, scratch, work };
+    let cost = RowCost { buffer: 4 * d as u64, scratch, work: composed::work(model) };
     let blocks = Blocks::new(n, cost, pace, global)?;
     if global.dry_run {
         let inputs = [("vectors", &vectors.reader), ("codebook", &model.reader)];
@@ -49,7 +48,9 @@ pub fn run(args: &Eval, global: &Global, vectors: &Vectors, model: &Model, mut c
         let numbers = quantizer.encode_block(block, vectors, None)?;
         let x = block.view(d).or_exit(Exit::BadInput)?;
         parts.add(&quantizer, x, &numbers).or_exit(Exit::Failed)?;
-        quantizer.decode_numbers(&numbers, &mut decoded).or_exit(Exit::Failed)?;
+        quantizer
+            .decode_numbers(&numbers, &mut decoded)
+            .map_err(|error| vectors.explain(error, block.first, "remove it"))?;
         whole.add(x, &decoded);
         Ok(())
     };

@@ -32,7 +32,7 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         (false, InitChoice::Parallel) => 8,
         // Its part, and its number while that is learned from.
         (false, InitChoice::Hierarchical) => 12,
-        (false, InitChoice::Random) if args.weights.is_some() => 8,
+        (false, InitChoice::Random | InitChoice::Progressive) if args.weights.is_some() => 8,
         (false, InitChoice::Random | InitChoice::Progressive) => 0,
     };
     // Candidates, twice where they grow, and the rows of some parts.
@@ -40,22 +40,25 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
         (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
         (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
         (false, InitChoice::Progressive) => {
-            n.min(k.saturating_mul(256)).saturating_mul(4 * d + 268).saturating_add(1536 * d)
+            let rows = n.min(k.saturating_mul(256));
+            // Their components, or what the first of them are made of.
+            let turned = rows.saturating_mul(268).max(rows.min(4096) * 768);
+            rows.saturating_mul(4 * d).saturating_add(turned).saturating_add(1536 * d)
         }
         _ => 0,
     };
     // What the stages before leave of the vectors, or how a rotation has them, with labels and distances of every part.
     let changed = match args.quantizer {
         Quantizer::Vq | Quantizer::Pq => 0,
-        Quantizer::Opq => 4 * d + 8 * u64::from(args.m.unwrap_or(1)),
-        Quantizer::Rvq => 4 * d,
+        Quantizer::Opq => 8 * d + 8 * u64::from(args.m.unwrap_or(1)),
+        Quantizer::Rvq => 8 * d,
     };
     let beside = start + if args.weights.is_some() { 4 } else { 0 } + changed;
     // Codewords old and new, sums, and the packed forms of a codebook; the rows of a batch.
     let of_codebooks = match args.quantizer {
         Quantizer::Vq | Quantizer::Pq => k.saturating_mul(32 * d),
         // The sums of whole rows by label, and some d x d matrices of f64.
-        Quantizer::Opq => k.saturating_mul(48 * d).saturating_add(80 * d * d),
+        Quantizer::Opq => k.saturating_mul(48 * d).saturating_add(d.saturating_mul(d).saturating_mul(80)),
         Quantizer::Rvq => k.saturating_mul(32 * d).saturating_mul(args.m.unwrap_or(1).into()),
     };
     let codebook = of_codebooks.saturating_add(of_start);
@@ -168,9 +171,10 @@ impl<'a> Rows<'a> {
     /// An error about these rows as one about the vectors of the file.
     pub fn in_file(&self, error: Error) -> Error {
         match (error, &self.sample) {
-            (Error::NonFinite { op, what: "vector", row, col, got, way_out }, Some(sample)) => {
+            // A vector, or what became of it.
+            (Error::NonFinite { op, what, row, col, got, way_out }, Some(sample)) if what != "codeword" => {
                 let row = sample.get(row).copied().unwrap_or(row);
-                Error::NonFinite { op, what: "vector", row, col, got, way_out }
+                Error::NonFinite { op, what, row, col, got, way_out }
             }
             (error, _) => error,
         }
