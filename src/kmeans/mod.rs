@@ -55,7 +55,8 @@ pub enum Init {
     /// 256 k random rows, whose weights do not count, the first principal components, 64 at most, and codewords moved ten
     /// times in the first of them, from there in the first two, four and so on to all; the means of the rows then nearest are
     /// the start. Takes as long as some 20 iterations in as many dimensions as there are components, 4 d + 268 bytes for each
-    /// of the rows (1 KB of 4096 of them, where that is more), and 1.5 KB for each dimension. Where a row leaves f32 when it is turned, its first dimensions take the place of components.
+    /// of the rows, 3 MiB at least where there are 4096, and 1.5 KB for each dimension. Where a row leaves f32 when it is
+    /// turned, the first dimensions take the place of the components.
     Progressive,
     /// The codewords of this codebook, k of them, on whatever device.
     Given(Codebook),

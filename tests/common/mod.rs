@@ -7,6 +7,7 @@
 pub mod cases;
 pub mod data;
 pub mod golden;
+pub mod sums;
 
 use codeword::backend::reference;
 use codeword::{AssignOptions, AssignStats, Assignment, Codebook, Device, Element, Matrix, MatrixView, assign, top_k};

@@ -2,6 +2,7 @@
 //! plain loop over blocks, labels and rows. Every test runs in a child process on the simulated driver, which executes the
 //! real kernels and reports what they do wrong.
 
+use crate::common::sums::{bits, labels, wild};
 use crate::common::{Numbers, matrix};
 use crate::simulated::{Machine, pass_on_each};
 use codeword::backend::reference;
@@ -16,25 +17,6 @@ fn stream(device: &Device) -> Arc<CudaStream> {
         Device::Cuda(context) => context.new_stream().expect("another stream"),
         other => panic!("a CUDA device is wanted, got {other}"),
     }
-}
-
-fn bits(values: &[f64]) -> Vec<u64> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Numbers of many magnitudes: any other order of adding them shows.
-fn wild(numbers: &mut Numbers, count: usize) -> Vec<f32> {
-    (0..count).map(|_| numbers.gaussian() * (numbers.below(60) as f32 - 30.0).exp2()).collect()
-}
-
-/// Labels of which some are sentinels; half of all rows have label 0.
-fn labels(numbers: &mut Numbers, n: usize, k: usize) -> Vec<u32> {
-    let label = |numbers: &mut Numbers| match numbers.below(8) {
-        0 => SENTINEL,
-        1..4 => numbers.below(k) as u32,
-        _ => 0,
-    };
-    (0..n).map(|_| label(numbers)).collect()
 }
 
 /// A workspace whose codebook has the shape of the sums; its codewords play no part in them.

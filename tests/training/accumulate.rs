@@ -1,27 +1,9 @@
 //! Sums of rows by label have the bits of the documented order: of a plain loop over blocks, labels and rows.
 
+use crate::common::sums::{bits, labels, wild};
 use crate::common::{Numbers, matrix};
 use codeword::backend::reference;
-use codeword::{Element, Error, MatrixView, SENTINEL, Sums, accumulate, bf16, f16};
-
-fn bits(values: &[f64]) -> Vec<u64> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Numbers of many magnitudes: any other order of adding them shows.
-fn wild(numbers: &mut Numbers, count: usize) -> Vec<f32> {
-    (0..count).map(|_| numbers.gaussian() * (numbers.below(60) as f32 - 30.0).exp2()).collect()
-}
-
-/// Labels of which some are sentinels; half of all rows have label 0.
-fn labels(numbers: &mut Numbers, n: usize, k: usize) -> Vec<u32> {
-    let label = |numbers: &mut Numbers| match numbers.below(8) {
-        0 => SENTINEL,
-        1..4 => numbers.below(k) as u32,
-        _ => 0,
-    };
-    (0..n).map(|_| label(numbers)).collect()
-}
+use codeword::{Element, Error, MatrixView, Sums, accumulate, bf16, f16};
 
 /// Asserts the bits of the oracle on 1, 2 and 5 threads.
 fn assert_bits<T: Element>(name: &str, x: MatrixView<'_, T>, labels: &[u32], weights: Option<&[f32]>, k: usize) {
