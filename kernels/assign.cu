@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(SCORE_THREADS, SCORE_BLOCKS)
 
     // Join the 16 threads of each row: they are one half of a warp.
     const Settle s = {facts,       kinds, bounds, halves, (const float*)0, codeword_labels, labels, again,
-                      again_count, m,     1.0f,   unit,   tiny,            fast};
+                      again_count, (float*)0, (u32*)0, m, 1.0f, unit, tiny, fast};
     for (u32 i = 0; i < SCORE_EACH; i++) {
         const Best best = best_of_lanes(bests[i][threadIdx.x], SCORE_SIDE / 2);
         const u64 row = first_row + score_row(i);
@@ -81,6 +81,6 @@ extern "C" __global__ void __launch_bounds__(SCORE_THREADS)
     Best best = best_of_nothing();
     for (u32 split = 0; split < splits; split++) best = best_join(best, best_load(parts + (u64)split * n + row));
     const Settle s = {facts,       kinds, bounds, halves, (const float*)0, codeword_labels, labels, again,
-                      again_count, m,     1.0f,   unit,   tiny,            fast};
+                      again_count, (float*)0, (u32*)0, m, 1.0f, unit, tiny, fast};
     settle(s, row, best);
 }

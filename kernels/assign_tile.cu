@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(TILE_WARPS* WARP)
 
     // Join the lanes, then the runs of columns before this one.
     const Settle s = {facts,       kinds, bounds,   halves, (const float*)0, codeword_labels, labels, again,
-                      again_count, m,     widening, unit,   tiny,            fast};
+                      again_count, (float*)0, (u32*)0, m, widening, unit, tiny, fast};
     for (u32 i = 0; i < TILE_ROWS_EACH; i++) {
         Best joined = best_of_lanes(best[i], WARP / 2);
         const u64 row = first + i;

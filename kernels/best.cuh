@@ -20,16 +20,16 @@ static __device__ __forceinline__ void best_add(Best& best, float score, u32 pos
     const float loser = wins ? best.score : score;
     best.score = wins ? score : best.score;
     best.position = wins ? position : best.position;
-    best.second = loser > best.second ? loser : best.second;
+    best.second = fmaxf(best.second, loser);  // One instruction; of a number and a NaN, the number.
 }
 
 // Joins what was seen in two places, in whatever order: the larger score, of equals the lower position; the second
 // largest of all.
 static __device__ __forceinline__ Best best_join(const Best& a, const Best& b) {
-    const bool b_wins = b.score > a.score || (b.score == a.score && b.position < a.position);
+    // Without branches.
+    const bool b_wins = (b.score > a.score) | ((b.score == a.score) & (b.position < a.position));
     const float loser = b_wins ? a.score : b.score;
-    const float second = a.second > b.second ? a.second : b.second;
-    return {b_wins ? b.score : a.score, b_wins ? b.position : a.position, loser > second ? loser : second};
+    return {b_wins ? b.score : a.score, b_wins ? b.position : a.position, fmaxf(loser, fmaxf(a.second, b.second))};
 }
 
 // Joins 2 `reach` neighbouring lanes of a full warp; each has the result.
@@ -66,6 +66,8 @@ struct Settle {
     u32* labels;
     u32* again;
     u32* again_count;
+    float* thresholds;  // [n] of the open rows, in the order of `again`, or null: see below
+    u32* counts;        // [n] likewise: zeros, if thresholds are asked for
     u32 m;
     float widening;
     double unit;
@@ -74,7 +76,9 @@ struct Settle {
 };
 
 // Gives a row its label, and lists it in `again` where the certificate does not hold: lower(second) > upper(best), in
-// f64 with the bounds of the codebook (panels.rs, `lower` and `upper`), which `widening` times the row's norm widens.
+// f64 with the bounds of the codebook (panels.rs, `lower` and `upper`), which `widening` times the row's norm widens. The
+// threshold of an open row: every codeword that can be the nearest, lower(score) <= upper(best), has a score of at least
+// that, |score| <= |upper + tiny| (1 + 2 unit) being all it can be off; a NaN, which no score reaches, where nothing is known.
 static __device__ __forceinline__ void settle(const Settle& s, u64 row, const Best& best) {
     const u32 kind = s.kinds[row];
     if (kind == KIND_NON_FINITE) {
@@ -83,6 +87,7 @@ static __device__ __forceinline__ void settle(const Settle& s, u64 row, const Be
     }
     bool settled = false;
     u32 label = 0;
+    float threshold = __uint_as_float(0x7fc00000u);
     if (kind == KIND_PACKED && best.position < s.m) {
         const float* fact = s.facts + row * FACTS;
         const double top = best.score, rival = best.second;
@@ -95,7 +100,14 @@ static __device__ __forceinline__ void settle(const Settle& s, u64 row, const Be
         label = s.codeword_labels[best.position];
         // Written so that a NaN does not settle the row. No rival at all is minus infinity.
         settled = s.fast || best.second == LOWEST_SCORE || lower > upper;
+        threshold = __double2float_rd(-(upper + s.tiny) - 2.0 * s.unit * fabs(upper + s.tiny));
     }
     s.labels[row] = label;
-    if (!settled) s.again[atomicAdd(s.again_count, 1u)] = (u32)row;
+    if (settled) return;
+    const u32 slot = atomicAdd(s.again_count, 1u);
+    s.again[slot] = (u32)row;
+    if (s.thresholds) {
+        s.thresholds[slot] = threshold;
+        s.counts[slot] = 0;
+    }
 }

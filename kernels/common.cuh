@@ -70,6 +70,38 @@ static __device__ __forceinline__ u32 lanes_shift(u32 d, u32 threads) {
     return 32u - (u32)__clz((int)lanes - 1);
 }
 
+// log2 of the lanes of a warp that share a row whose elements come in fours.
+static __device__ __forceinline__ u32 fours_shift(u32 d) { return lanes_shift((d - 1) / 4 + 1, WARP); }
+
+// Four elements of a vector from element t on; zeros from d on. `whole` says that fours are whole and lie as one.
+static __device__ __forceinline__ float4 load_four(const float* from, u32 t, u32 d, bool whole) {
+    float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (whole) return t < d ? *reinterpret_cast<const float4*>(from + t) : four;
+    if (t < d) four.x = from[t];
+    if (t + 1 < d) four.y = from[t + 1];
+    if (t + 2 < d) four.z = from[t + 2];
+    if (t + 3 < d) four.w = from[t + 3];
+    return four;
+}
+
+// The inverse.
+static __device__ __forceinline__ void store_four(float* to, const float4& four, u32 t, u32 d, bool whole) {
+    if (whole) {
+        if (t < d) *reinterpret_cast<float4*>(to + t) = four;
+        return;
+    }
+    if (t < d) to[t] = four.x;
+    if (t + 1 < d) to[t + 1] = four.y;
+    if (t + 2 < d) to[t + 2] = four.z;
+    if (t + 3 < d) to[t + 3] = four.w;
+}
+
+// Whether every row of so many elements, so far apart, can be read so.
+template <class T>
+static __device__ __forceinline__ bool fours_are_whole(const T* from, u64 stride, u32 d) {
+    return d % 4 == 0 && stride % 4 == 0 && (u64)from % (4 * sizeof(T)) == 0;
+}
+
 static __device__ __forceinline__ u32 warp_max(u32 value) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) {
         const u32 other = __shfl_xor_sync(FULL_WARP, value, offset);

@@ -13,32 +13,53 @@ static __device__ __forceinline__ float warp_sq_l2_f32(const float* z, const flo
     return warp_sum(sum);
 }
 
+static __device__ __forceinline__ double add_sq_difference(double sum, float z, float e) {
+    const double difference = __dsub_rn((double)z, (double)e);
+    return __dadd_rn(sum, __dmul_rn(difference, difference));
+}
+
+static __device__ __forceinline__ double add_sq_differences(double sum, const float4& z, const float4& e) {
+    sum = add_sq_difference(sum, z.x, e.x);
+    sum = add_sq_difference(sum, z.y, e.y);
+    sum = add_sq_difference(sum, z.z, e.z);
+    return add_sq_difference(sum, z.w, e.w);
+}
+
 // Within (d + 4) 2^-53 of the real number.
 static __device__ __forceinline__ double warp_sq_l2_f64(const float* z, const float* e, u32 d, u32 lane) {
     double sum = 0.0;
-    for (u32 t = lane; t < d; t += WARP) {
-        const double difference = __dsub_rn((double)z[t], (double)e[t]);
-        sum = __dadd_rn(sum, __dmul_rn(difference, difference));
-    }
+    for (u32 t = lane; t < d; t += WARP) sum = add_sq_difference(sum, z[t], e[t]);
     return warp_sum(sum);
 }
 
-// The real squared distance rounded once to the nearest f32, in every lane: the f64 sum where its error cannot reach
-// the middle between two f32, else the exact sum. `slack` is twice the bound of the f64 sum.
-static __device__ __forceinline__ float warp_round_sq_l2(const float* z, const float* e, u32 d, double slack,
-                                                         ExactSum& sum, u32 lane) {
-    const double sq_l2 = warp_sq_l2_f64(z, e, d, lane);
+// The f64 sum of a squared distance as f32, if its error cannot reach the middle between two of them; `slack` is twice the
+// bound of the sum. If not, `decided` is false.
+static __device__ __forceinline__ float round_sq_l2(double sq_l2, double slack, bool& decided) {
     const float low = __double2float_rn(__dmul_rn(sq_l2, __dsub_rn(1.0, slack)));
     const float high = __double2float_rn(__dmul_rn(sq_l2, __dadd_rn(1.0, slack)));
-    if (low == high) return low;  // The same in every lane.
+    decided = low == high;
+    return low;
+}
+
+// The real squared distance rounded once to the nearest f32, in every lane, by its exact sum. All lanes call it.
+static __device__ __forceinline__ float warp_exact_sq_l2(const float* z, const float* e, u32 d, ExactSum& sum, u32 lane) {
     exact_clear(sum, lane);
-    for (u32 t = lane; t < d; t += WARP) {
-        exact_add_product(sum, z[t], z[t], 0, false);
-        exact_add_product(sum, z[t], e[t], 1, true);
-        exact_add_product(sum, e[t], e[t], 0, false);
+    for (u32 t = lane; t < d + lane; t += WARP) {  // All lanes, as long as the first.
+        const float a = t < d ? z[t] : 0.0f, b = t < d ? e[t] : 0.0f;
+        exact_add_products(sum, a, a, 0, false, lane);
+        exact_add_products(sum, a, b, 1, true, lane);
+        exact_add_products(sum, b, b, 0, false, lane);
     }
     exact_settle(sum, lane);
     const float rounded = exact_to_f32(sum);
     __syncwarp();  // The sum may be cleared for another pair.
     return rounded;
+}
+
+// The same by the f64 sum where that decides it.
+static __device__ __forceinline__ float warp_round_sq_l2(const float* z, const float* e, u32 d, double slack,
+                                                         ExactSum& sum, u32 lane) {
+    bool decided;
+    const float rounded = round_sq_l2(warp_sq_l2_f64(z, e, d, lane), slack, decided);
+    return decided ? rounded : warp_exact_sq_l2(z, e, d, sum, lane);  // The same in every lane.
 }

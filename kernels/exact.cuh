@@ -2,8 +2,8 @@
 //
 // An f32 is an integer of 24 bits times a power of two, so a product of two is an integer of 48 bits times a power of
 // two from 2^-298 on. They are added up in one long fixed-point integer in shared memory: limbs of 64 bits that carry
-// weight 2^(32 i - 298), so that 2^31 terms fit before a carry is due. Integer addition has no order: any number of
-// lanes may add at once, by atomics, and the bits are the same.
+// weight 2^(32 i - 298), so that 2^31 terms fit before a carry is due. Integer addition has no order: the bits are the
+// same however terms are grouped.
 #pragma once
 #include "common.cuh"
 
@@ -19,24 +19,52 @@ static __device__ __forceinline__ void exact_clear(ExactSum& sum, u32 lane) {
     __syncwarp();
 }
 
-// Adds 2^doublings a b, or takes it off. Any lane, at any time between clear and settle.
-static __device__ __forceinline__ void exact_add_product(ExactSum& sum, float a, float b, u32 doublings, bool negate) {
+// The sum of 32 numbers below 2^32, each with the sign of its lane: halves of them are summed by the warp's own adder,
+// which has 32 bits.
+static __device__ __forceinline__ i64 exact_warp_sum(u32 part, bool negative) {
+    const int low = (int)(part & 0xffffu), high = (int)(part >> 16);
+    const int low_sum = __reduce_add_sync(FULL_WARP, negative ? -low : low);
+    const int high_sum = __reduce_add_sync(FULL_WARP, negative ? -high : high);
+    return (i64)high_sum * 65536 + low_sum;
+}
+
+// Adds 2^doublings a b of every lane, or takes them off. All lanes of the warp call it between clear and settle; one
+// that has nothing to add passes zeros. Lanes whose products begin in the same limb, which nearly all do, are summed in
+// registers first: 32 atomics to one word would wait for each other.
+static __device__ __forceinline__ void exact_add_products(ExactSum& sum, float a, float b, u32 doublings, bool negate,
+                                                          u32 lane) {
     const u32 a_bits = __float_as_uint(a), b_bits = __float_as_uint(b);
     const u32 a_exponent = (a_bits >> 23) & 255u, b_exponent = (b_bits >> 23) & 255u;
     // Subnormals have the exponent of the smallest normal, and no hidden bit.
     const u64 a_integer = (a_bits & 0x7fffffu) | (a_exponent ? 0x800000u : 0u);
     const u64 b_integer = (b_bits & 0x7fffffu) | (b_exponent ? 0x800000u : 0u);
     const u64 product = a_integer * b_integer;
-    if (product == 0) return;
     // Bit 0 has weight 2^-298: two exponents of 1 give position 0.
     const u32 position = (a_exponent ? a_exponent : 1u) + (b_exponent ? b_exponent : 1u) - 2u + doublings;
     const u32 limb = position / 32u, offset = position % 32u;
     const u64 low = product << offset;
     const u64 high = offset ? product >> (64u - offset) : 0;
     const bool negative = (((a_bits ^ b_bits) >> 31) != 0) != negate;
-    const u64 parts[3] = {low & 0xffffffffull, low >> 32, high};
-    for (int i = 0; i < 3; i++) {
-        if (parts[i]) atomicAdd(&sum.limbs[limb + i], negative ? (u64)0 - parts[i] : parts[i]);
+    u32 waiting = __ballot_sync(FULL_WARP, product != 0);
+    while (waiting) {
+        const u32 first = __shfl_sync(FULL_WARP, limb, __ffs((int)waiting) - 1);
+        const bool joins = product != 0 && limb == first;
+        const i64 parts[3] = {exact_warp_sum(joins ? (u32)low : 0u, negative),
+                              exact_warp_sum(joins ? (u32)(low >> 32) : 0u, negative),
+                              exact_warp_sum(joins ? (u32)high : 0u, negative)};
+        if (lane == 0) {
+            for (u32 i = 0; i < 3; i++) sum.limbs[first + i] += (u64)parts[i];
+        }
+        waiting &= ~__ballot_sync(FULL_WARP, joins);
+    }
+}
+
+// Adds |e|^2 - 2 z.e, which orders codewords like their distance from z. All lanes of the warp call it.
+static __device__ __forceinline__ void exact_add_order(ExactSum& sum, const float* z, const float* e, u32 d, u32 lane) {
+    for (u32 t = lane; t < d + lane; t += WARP) {  // All lanes, as long as the first.
+        const float a = t < d ? z[t] : 0.0f, b = t < d ? e[t] : 0.0f;
+        exact_add_products(sum, b, b, 0, false, lane);
+        exact_add_products(sum, a, b, 1, true, lane);
     }
 }
 

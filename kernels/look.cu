@@ -108,10 +108,7 @@ extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
             const u32 position = all_nearer ? (u32)c : nearer.positions[c];
             const float* e = codewords + (u64)codeword_labels[position] * d;
             exact_clear(sums[warp], lane);
-            for (u32 t = lane; t < d; t += WARP) {
-                exact_add_product(sums[warp], e[t], e[t], 0, false);
-                exact_add_product(sums[warp], x[t], e[t], 1, true);
-            }
+            exact_add_order(sums[warp], x, e, d, lane);
             exact_settle(sums[warp], lane);
             const int order = winner == 0xffffffffu ? -1 : exact_compare(sums[warp], bests[warp]);
             __syncwarp();  // All lanes have compared before the best changes.

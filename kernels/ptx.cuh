@@ -53,30 +53,51 @@ static __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const u32
 #endif
 }
 
+// A place in shared memory, in bytes: what instructions that name it want, made once and counted on.
+#ifdef SIMULATED_CUDA
+typedef unsigned char* SharedAt;
+#else
+typedef u32 SharedAt;
+#endif
+
+static __device__ __forceinline__ SharedAt shared_at(void* shared) {
+#ifdef SIMULATED_CUDA
+    return (unsigned char*)shared;
+#else
+    return (u32)__cvta_generic_to_shared(shared);
+#endif
+}
+
+// Keeps a number in its register: a compiler that knows where it comes from computes it again in every turn of a loop.
+template <class T>
+static __device__ __forceinline__ void keep(T& value) {
+#ifndef SIMULATED_CUDA
+    asm volatile("" : "+r"(value));
+#endif
+}
+
 // Four 8 x 8 matrices of 16-bit elements from shared memory. Lane i names the 16 bytes of row i % 8 of matrix i / 8, on
 // an address that is a multiple of 16; to[m] is matrix m: row g, columns 2q and 2q + 1. Orders earlier writes to shared
 // memory of no other lane: a barrier does.
-static __device__ __forceinline__ void ldmatrix_x4(u32 (&to)[4], const void* row) {
+static __device__ __forceinline__ void ldmatrix_x4(u32 (&to)[4], SharedAt row) {
 #ifdef SIMULATED_CUDA
     simulated_ldmatrix(SIMULATED_MATRICES, to, row, __LINE__);
 #else
-    const u32 address = (u32)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(address)
+                 : "r"(row)
                  : "memory");
 #endif
 }
 
 // The same with each matrix transposed: rows 2q and 2q + 1 of column g.
-static __device__ __forceinline__ void ldmatrix_x4_trans(u32 (&to)[4], const void* row) {
+static __device__ __forceinline__ void ldmatrix_x4_trans(u32 (&to)[4], SharedAt row) {
 #ifdef SIMULATED_CUDA
     simulated_ldmatrix(SIMULATED_MATRICES_TRANSPOSED, to, row, __LINE__);
 #else
-    const u32 address = (u32)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(address)
+                 : "r"(row)
                  : "memory");
 #endif
 }
@@ -95,12 +116,11 @@ static __device__ __forceinline__ u16 f16_bits(float value) {
 // Sends for 16 bytes of shared memory from device memory, both on multiples of 16, past the first-level cache; only
 // `bytes` are read, the others become zero. They are there once this thread has waited for the group of the copy, and for
 // other threads after a barrier behind that.
-static __device__ __forceinline__ void cp_async_16(void* to, const void* from, u32 bytes) {
+static __device__ __forceinline__ void cp_async_16(SharedAt to, const void* from, u32 bytes) {
 #ifdef SIMULATED_CUDA
     simulated_copy_async(to, from, bytes, __LINE__);
 #else
-    const u32 address = (u32)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(__cvta_generic_to_global(from)), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes)
                  : "memory");
 #endif
 }

@@ -25,6 +25,19 @@ struct RowScale {
     int shift;  // the one that it gets: a row much shorter than the codewords keeps theirs
 };
 
+// What follows from the bits of the largest magnitudes of a row, before and after centring.
+static __device__ __forceinline__ RowScale row_scale(u32 raw, u32 centred, int codebook_shift) {
+    const int own = shift_of(centred);
+    const int shift = own < codebook_shift ? own : codebook_shift;
+    u32 kind = KIND_WILD;
+    if (raw >= INFINITE_BITS) {
+        kind = KIND_NON_FINITE;
+    } else if (centred < INFINITE_BITS && codebook_shift - shift <= MAX_WIDENING) {
+        kind = KIND_PACKED;
+    }
+    return {kind, own, shift};
+}
+
 // Finds the largest magnitude of the row, before and after centring, and what follows from it. With `wide`, writes the
 // exact values there, d of them.
 template <class T>
@@ -40,15 +53,7 @@ static __device__ __forceinline__ RowScale scan_row(const T* z, float* wide, con
     }
     raw = warp_max(raw);
     centred = warp_max(centred);
-    const int own = shift_of(centred);
-    const int shift = own < codebook_shift ? own : codebook_shift;
-    u32 kind = KIND_WILD;
-    if (raw >= INFINITE_BITS) {
-        kind = KIND_NON_FINITE;
-    } else if (centred < INFINITE_BITS && codebook_shift - shift <= MAX_WIDENING) {
-        kind = KIND_PACKED;
-    }
-    return {kind, own, shift};
+    return row_scale(raw, centred, codebook_shift);
 }
 
 // Counts the row, number `row` of the call, and with `report` says where its first value is that is not finite.

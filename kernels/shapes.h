@@ -10,12 +10,16 @@
 #define SCORE_CHUNK 512 // products of a score in one running sum; the bounds of the codebook count on it
 #define TILE_WARPS 8 // warps of a block of assign_tile.cu
 #define TILE_ROWS_EACH 4 // rows of a warp of assign_tile.cu
+#define TENSOR_THREADS 128 // threads of a block of assign_tensor.cu
 #define TENSOR_ROWS 128 // rows of a tile of assign_tensor.cu
 #define TENSOR_COLS 128 // codewords of a tile of assign_tensor.cu; what it reads per codeword is padded to whole tiles
 #define TENSOR_DEPTH 32 // halves of depth that a stage of assign_tensor.cu holds
 #define TENSOR_STAGES 3 // stages of assign_tensor.cu
 #define TENSOR_ALIGN 8 // halves of which rows of 16-bit operands are whole multiples
+#define TENSOR_WARP_PACKS 8 // rows that a warp of rows_tensor.cu packs at least
 #define TENSOR_SHIFT 13 // exponent of the scale of 16-bit operands over that of f32 ones: magnitudes stay below 2^15
+#define SHORT_LIST 8 // codewords of an open row that list_tensor_f16 lists and short_list.cu compares
+#define SHORT_LIST_WARPS 8 // warps, one per open row, of a block of short_list.cu
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates
 #define DISTANCE_WARPS 8 // warps, one per row, of a block of distance.cu

@@ -64,10 +64,7 @@ static __device__ u32 warp_lowest_bit(const float* row, u32 d, u32 lane) {
 // |e|^2 - 2 z.e, exactly: it orders codewords like the distance.
 static __device__ void warp_exact(ExactSum& sum, const float* z, const float* e, u32 d, u32 lane) {
     exact_clear(sum, lane);
-    for (u32 t = lane; t < d; t += WARP) {
-        exact_add_product(sum, e[t], e[t], 0, false);
-        exact_add_product(sum, z[t], e[t], 1, true);
-    }
+    exact_add_order(sum, z, e, d, lane);
     exact_settle(sum, lane);
 }
 

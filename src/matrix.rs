@@ -271,6 +271,12 @@ impl<'a, T: Element> MatrixView<'a, T> {
         &self.data[start..start + self.cols]
     }
 
+    /// All elements, where rows have no gaps between them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gapless(&self) -> Option<&'a [T]> {
+        (self.row_stride == self.cols).then(|| &self.data[..self.rows * self.cols])
+    }
+
     /// All elements as f32, row after row; `to` has as many.
     pub(crate) fn widen_into(&self, to: &mut [f32])
     where

@@ -5,10 +5,14 @@
 #                       default: all
 #
 # CODEWORD_SUITE_SECONDS  what a part may take (default 540; each sanitizer is one part)
+# CODEWORD_SUITE_THREADS  tests at a time (default: as many as there are processors)
+# CODEWORD_SUITE_TESTS    words: sanitizers take only tests whose names hold one, all in one process for each tool, and the
+#                         tools of `sanitizers` run side by side; for a machine that is lent for minutes
 # CODEWORD_BENCH_SHAPES   shapes of the benches, as in results.py; default: all. More variables are told there
 set -uo pipefail
 cd "$(dirname "$0")"
 seconds="${CODEWORD_SUITE_SECONDS:-540}"
+threads="${CODEWORD_SUITE_THREADS:-$(nproc)}"
 failed=()
 open=()
 
@@ -85,9 +89,24 @@ export -f sample
 tests() {
     local program
     for program in tests/*; do
-        step "$program" "$program" --test-threads=1
+        step "$program" "$program" --test-threads="$threads"
     done
     step "the sample, byte for byte as on the CPU" bash -c sample
+}
+
+# The chosen tests in one process, as far as its part of the time goes.
+chosen() {
+    local tool="$1" program status=0
+    for program in tests/*; do
+        # shellcheck disable=SC2086 # words
+        timeout "$seconds" compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 \
+            "$program" ${CODEWORD_SUITE_TESTS:-} --test-threads="$threads" >"$tool.log" 2>&1 || status=$?
+        echo "$tool: exit status $status of $program ${CODEWORD_SUITE_TESTS:-}:" \
+            "$(grep -c ' \.\.\. ok$' "$tool.log") tests passed," \
+            "$(grep -h 'ERROR SUMMARY\|RACECHECK SUMMARY' "$tool.log" | sort | uniq -c | tr -s ' \n' ' ')"
+        [ "$status" -eq 0 ] || tail -30 "$tool.log"
+    done
+    return "$status"
 }
 
 # Every test by itself, each for a share of the time: a sanitizer slows kernels down by ten to a hundred times, and the
@@ -149,6 +168,18 @@ for part in "${parts[@]}"; do
         facts | tests | benches) "$part" ;;
         memcheck | racecheck | initcheck | synccheck) sanitizer "$part" ;;
         sanitizers)
+            if [ -n "${CODEWORD_SUITE_TESTS:-}" ] && command -v compute-sanitizer >/dev/null; then
+                tools=(memcheck racecheck initcheck synccheck)
+                pids=()
+                for tool in "${tools[@]}"; do
+                    chosen "$tool" &
+                    pids+=($!)
+                done
+                for i in "${!tools[@]}"; do
+                    wait "${pids[$i]}" || failed+=("${tools[$i]} of tests with ${CODEWORD_SUITE_TESTS}")
+                done
+                continue
+            fi
             for tool in memcheck racecheck initcheck synccheck; do
                 deadline=$((SECONDS + seconds))
                 sanitizer "$tool"

@@ -9,7 +9,7 @@ use crate::codebook::Codebook;
 use crate::codebook::Placed;
 use crate::device::Device;
 use crate::error::Result;
-use crate::matrix::AnyView;
+use crate::matrix::{AnyView, Dtype};
 
 /// The rows on the device. There are none where there is no CUDA.
 pub(crate) struct Training {
@@ -33,20 +33,37 @@ pub(crate) enum Means {
 
 #[cfg(feature = "cuda")]
 impl Training {
-    /// The rows of `x`, all of them finite, with checked `weights` where they count differently, for a training of `k`
-    /// codewords on `device`. None on the processor, and where the device has no room for them, which the log tells.
-    pub fn new(x: AnyView<'_>, weights: Option<&[f32]>, k: usize, device: &Device) -> Result<Option<Self>> {
+    /// Room for rows of this type and shape, `(n, d)`, with checked `weights` where they count differently, and for a
+    /// training of `k` codewords on `device`. None on the processor, and where the device has no room for them, which the
+    /// log tells.
+    pub fn new(
+        dtype: Dtype,
+        shape: (usize, usize),
+        weights: Option<&[f32]>,
+        k: usize,
+        device: &Device,
+    ) -> Result<Option<Self>> {
         let Device::Cuda(context) = device else { return Ok(None) };
-        Ok(Resident::new(context, x, weights, k)?.map(|resident| Training { resident: Box::new(resident) }))
+        let resident = Resident::with_room(context, dtype, shape, weights, k)?;
+        Ok(resident.map(|resident| Training { resident: Box::new(resident) }))
     }
 
-    /// Labels every row by its nearest codeword ([`super::assign`]). Labels and squared distances, one for each row, go
-    /// to the host, too.
-    pub fn assign(&mut self, codebook: &Codebook, labels: &mut [u32], sq_distances: &mut [f32]) -> Result<AssignStats> {
+    /// Brings rows there, all of them finite: those from `first` on.
+    pub fn put(&mut self, first: usize, x: AnyView<'_>) -> Result<()> {
+        self.resident.put(first, x)
+    }
+
+    /// Labels every row by its nearest codeword ([`super::assign`]).
+    pub fn assign(&mut self, codebook: &Codebook) -> Result<AssignStats> {
         match codebook.placed() {
-            Placed::Cuda(on_device) => self.resident.assign(on_device, labels, sq_distances),
+            Placed::Cuda(on_device) => self.resident.assign(on_device),
             Placed::Cpu(_) => Err(self.resident.elsewhere(codebook.device())),
         }
+    }
+
+    /// The labels and squared distances of the rows from `first` on, as many as there is room for.
+    pub fn results(&self, first: usize, labels: &mut [u32], sq_distances: &mut [f32]) -> Result<()> {
+        self.resident.results(first, labels, sq_distances)
     }
 
     /// The means of the rows of each label, as the last call of [`Training::assign`] labelled them by `codebook`, with the
@@ -61,11 +78,19 @@ impl Training {
 
 #[cfg(not(feature = "cuda"))]
 impl Training {
-    pub fn new(_: AnyView<'_>, _: Option<&[f32]>, _: usize, _: &Device) -> Result<Option<Self>> {
+    pub fn new(_: Dtype, _: (usize, usize), _: Option<&[f32]>, _: usize, _: &Device) -> Result<Option<Self>> {
         Ok(None)
     }
 
-    pub fn assign(&mut self, _: &Codebook, _: &mut [u32], _: &mut [f32]) -> Result<AssignStats> {
+    pub fn put(&mut self, _: usize, _: AnyView<'_>) -> Result<()> {
+        match self.never {}
+    }
+
+    pub fn assign(&mut self, _: &Codebook) -> Result<AssignStats> {
+        match self.never {}
+    }
+
+    pub fn results(&self, _: usize, _: &mut [u32], _: &mut [f32]) -> Result<()> {
         match self.never {}
     }
 

@@ -11,6 +11,9 @@ use crate::matrix::{AnyView, on_view};
 use crate::metrics::OrderedSum;
 use std::ops::Range;
 
+/// Rows whose labels and distances come from the device at a time.
+const RESULTS: usize = 1 << 18;
+
 /// Labels and distances: of all rows where these are in memory, else of the block at hand.
 pub(super) struct Labels {
     pub all: bool,
@@ -83,14 +86,18 @@ pub(super) fn label(
     let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
     let (mut inertia, mut counts, mut stats) = (OrderedSum::new(d), vec![0; k], AssignStats::default());
     if let Some(on_device) = &mut problem.on_device {
-        let (of_rows, sq_distances) = labels.of(0..problem.source.rows());
-        let stats = on_device.assign(codebook, of_rows, sq_distances)?;
-        for (i, (&label, &sq_distance)) in of_rows.iter().zip(&*sq_distances).enumerate() {
-            counts[label as usize] += 1;
-            inertia.add(weights.share(i, sq_distance));
+        let (n, stats) = (problem.source.rows(), on_device.assign(codebook)?);
+        for first in (0..n).step_by(RESULTS) {
+            let rows = first..n.min(first + RESULTS);
+            let (of_rows, sq_distances) = labels.of(rows.clone());
+            on_device.results(first, of_rows, sq_distances)?;
+            for ((i, &label), &sq_distance) in rows.zip(&*of_rows).zip(&*sq_distances) {
+                counts[label as usize] += 1;
+                inertia.add(weights.share(i, sq_distance));
+            }
         }
         let means = with_moves.then(|| on_device.means(codebook)).transpose()?;
-        tell(sq_distances.len())?;
+        tell(n)?;
         labels.stats = stats;
         return Ok(Pass { inertia: inertia.total(), counts, stats, moves: means.map(Moves::Means) });
     }

@@ -230,7 +230,8 @@ impl KMeans {
     /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a
     /// row. Every iteration reads the rows once, and once more after a pass in which a codeword had no rows; k-means++
     /// reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows
-    /// and mini-batches do.
+    /// and mini-batches do. A CUDA device with room for all rows reads them once for all iterations, before the start is
+    /// sought, and keeps them; mini-batches do not.
     ///
     /// # Errors
     /// - Those of [`KMeans::fit_with`] and of reading.
@@ -261,9 +262,9 @@ impl KMeans {
             source.check_finite()?;
         }
         // Mini-batches read single rows.
-        let on_device = match source.view() {
-            Some(x) if self.minibatch.is_none() => Training::new(x, weights, self.k, device)?,
-            _ => None,
+        let on_device = match self.minibatch {
+            None => self.on_device(source, weights, device, &mut |step| observe(step, None))?,
+            Some(_) => None,
         };
         let mut problem = Problem { source, weights: Weights(weights), k: self.k, device, on_device };
         let mut best: Option<(SourceFit, Labels)> = None;
@@ -280,6 +281,29 @@ impl KMeans {
         }
         // There was a first run: that was checked.
         Ok(best.ok_or_else(|| check::invalid("n_init", "at least 1", "0"))?)
+    }
+
+    /// The rows on the device, where it has room for them: read once, they are not read again.
+    fn on_device(
+        &self,
+        source: &mut RowSource<'_, Stop>,
+        weights: Option<&[f32]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
+    ) -> Result<Option<Training>, Stop> {
+        let shape = (source.rows(), source.cols());
+        let Some(mut training) = Training::new(source.dtype(), shape, weights, self.k, device)? else {
+            return Ok(None);
+        };
+        let is_read = source.view().is_none();
+        source.each_block(|first, x| {
+            if is_read {
+                source::check_block(first, x)?;
+                observe(Step::Rows { run: 0, iteration: None, rows: first + source::len(x) })?;
+            }
+            Ok(training.put(first, x)?)
+        })?;
+        Ok(Some(training))
     }
 
     /// Where a run starts.
@@ -317,7 +341,7 @@ struct Problem<'p, 's> {
     weights: Weights<'p>,
     k: usize,
     device: &'p Device,
-    /// The rows again, where they are in memory and the device has room for them.
+    /// The rows again, where the device has room for them.
     on_device: Option<Training>,
 }
 

@@ -5,7 +5,7 @@ use super::stop::Stop;
 use super::{OP, init};
 use crate::backend::non_finite;
 use crate::error::{Error, Result};
-use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
+use crate::matrix::{AnyView, Dtype, Element, Matrix, MatrixView, on_view};
 use crate::metrics::block_rows;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,6 +75,14 @@ impl<'a, E> RowSource<'a, E> {
     /// Length of a row.
     pub fn cols(&self) -> usize {
         self.d
+    }
+
+    /// The type of a component.
+    pub(super) fn dtype(&self) -> Dtype {
+        match self.rows {
+            Rows::Held(x) => on_view!(x, x => dtype_of(x)),
+            Rows::Read { .. } => Dtype::F32,
+        }
     }
 
     /// All rows, where they are in memory.
@@ -194,8 +202,13 @@ impl RowSource<'_, Stop> {
 
     /// Looks at every row.
     pub(super) fn check_finite(&mut self) -> Result<(), Stop> {
-        self.each_block(|first, x| on_view!(x, x => finite(x)).map_err(|error| Stop::Error(at_row(error, first))))
+        self.each_block(check_block)
     }
+}
+
+/// Whether all numbers of a block that starts at row `first` are finite.
+pub(super) fn check_block(first: usize, x: AnyView<'_>) -> Result<(), Stop> {
+    on_view!(x, x => finite(x)).map_err(|error| Stop::Error(at_row(error, first)))
 }
 
 const WAY_OUT: &str = "remove the vector";
@@ -213,6 +226,10 @@ pub(super) fn at_row(error: Error, first: usize) -> Error {
 /// Rows of a view.
 pub(super) fn len(x: AnyView<'_>) -> usize {
     on_view!(x, x => x.rows())
+}
+
+fn dtype_of<T: Element>(_: MatrixView<'_, T>) -> Dtype {
+    T::DTYPE
 }
 
 fn block(x: AnyView<'_>, rows: Range<usize>) -> AnyView<'_> {

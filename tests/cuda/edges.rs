@@ -168,7 +168,10 @@ fn rows_are_counted_by_what_settled_them() {
         // Scores are off by more than the two differ, direct differences are not.
         let side_by_side = symmetric(&[vec![1000.0, 0.015625], vec![1000.0, -0.015625]]);
         let stats = assert_exact("by direct f32 sums", vec![1000.0, -0.0078125], &side_by_side);
-        assert_eq!(stats, [AssignStats { second: 5, ..none }, AssignStats { f64: 5, ..none }]);
+        // Tensor cores list what is left, and f64 sums compare it.
+        let listed = std::env::var("CODEWORD_CUDA_GEMM").is_ok_and(|design| design == "tensor");
+        let by_f64 = AssignStats { f64: 5, ..none };
+        assert_eq!(stats, [if listed { by_f64 } else { AssignStats { second: 5, ..none } }, by_f64]);
         // These differ by 2^-28 of themselves.
         let nearly_equal = symmetric(&[vec![1.0, 2f32.powi(-14)], vec![1.0, 0.0]]);
         let stats = assert_exact("by f64 sums", vec![0.5, 0.0], &nearly_equal);
@@ -450,14 +453,17 @@ fn sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width() {
         let (kinds, of_codewords) = (stream.alloc_zeros::<u32>(1).unwrap(), stream.clone_htod(&of_codewords).unwrap());
         let [mut labels, mut again, mut count] = [1, 1, 1].map(|len| stream.clone_htod(&vec![7u32; len]).unwrap());
         let mut parts = stream.alloc_zeros::<u32>(4).unwrap();
+        let (mut thresholds, mut counts) =
+            (stream.alloc_zeros::<f32>(1).unwrap(), stream.alloc_zeros::<u32>(1).unwrap());
         let (n32, m32, width32, fast) = (1u32, m as u32, width as u32, 1u32);
         let (unit, tiny) = (0.0f64, 0.0f64);
         let mut launch = stream.launch_builder(&kernel);
         launch.arg(&row).arg(&facts).arg(&kinds).arg(&codewords).arg(&zeros).arg(&zeros).arg(&halves);
-        launch.arg(&of_codewords).arg(&mut labels).arg(&mut again).arg(&mut count).arg(&mut parts);
+        launch.arg(&of_codewords).arg(&mut labels).arg(&mut again).arg(&mut count);
+        launch.arg(&mut thresholds).arg(&mut counts).arg(&mut parts);
         launch.arg(&n32).arg(&m32).arg(&width32).arg(&unit).arg(&tiny).arg(&fast);
         // SAFETY: the arguments are those of assign_tensor_f16, of the sizes that its header names; one tile of rows.
-        unsafe { launch.launch(threads(1, 256)) }.unwrap();
+        unsafe { launch.launch(threads(1, 128)) }.unwrap();
         assert_eq!(stream.clone_dtoh(&labels).unwrap(), [expected]);
     });
 }

@@ -4,7 +4,8 @@
 use crate::common::{Numbers, matrix};
 use crate::simulated::{self, Machine};
 use codeword::{
-    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, MatrixView, Step, bf16, f16, vector_gradient,
+    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, MatrixView, RowSource, Step, bf16, f16,
+    vector_gradient,
 };
 
 /// Everything about a fit but the tiers, which devices may differ in.
@@ -125,6 +126,51 @@ fn rows_of_any_type_and_with_gaps_between_them_are_learned_from_on_the_device() 
             assert_same("bf16", &brain, &weights, (n, k, d, stride));
         });
     }
+}
+
+#[test]
+fn rows_that_are_read_are_read_once_where_the_device_has_room_for_them() {
+    Machine::new().pass("kmeans::rows_that_are_read_are_read_once_where_the_device_has_room_for_them", || {
+        let (n, k, d, iterations) = (300, 6, 10, 3);
+        let mut values = Numbers::new(84).gaussians(n * d);
+        let weights: Vec<f32> = (0..n).map(|i| (i % 3) as f32).collect();
+        // A start of which one codeword has no rows: its next place is sought among all of them.
+        let mut start: Vec<f32> = values[..k * d].to_vec();
+        start[..d].fill(50.0);
+        let start = |device: &Device| Init::Given(Codebook::new(matrix(start.clone(), k, d).view(), device).unwrap());
+        let learn = |values: &[f32], device: &Device, init: Init, weights: Option<&[f32]>| {
+            let mut passes = 0;
+            let read = |first: usize, out: &mut [f32]| {
+                passes += usize::from(out.len() == n * d);
+                out.copy_from_slice(&values[first * d..][..out.len()]);
+                Ok::<(), Error>(())
+            };
+            let params = KMeans::new(k).init(init).iterations(iterations).seed(3);
+            let fit = params.fit_source(&mut RowSource::new(n, d, read), weights, device, |_, _| Ok(()))?;
+            let codewords = fit.codebook.codewords()?;
+            let bits: Vec<u32> = (0..k).flat_map(|j| codewords.row(j)).map(|value| value.to_bits()).collect();
+            let curve: Vec<u64> = fit.curve.iter().map(|value| value.to_bits()).collect();
+            Ok::<_, Error>(((bits, curve, fit.counts, fit.converged), passes))
+        };
+        let (device, cpu) = (Device::cuda(0).unwrap(), Device::cpu());
+        let little = device.with_max_memory(16 * 1024);
+        for weights in [None, Some(&weights[..])] {
+            let (expected, in_each) = learn(&values, &cpu, Init::RandomRows, weights).unwrap();
+            assert_eq!(in_each, iterations + 1);
+            let (got, passes) = learn(&values, &device, Init::RandomRows, weights).unwrap();
+            assert!(got == expected && passes == 1, "{passes} passes");
+            let (got, passes) = learn(&values, &little, Init::RandomRows, weights).unwrap();
+            assert!(got == expected && passes == in_each, "without room: {passes} passes");
+        }
+        let (expected, _) = learn(&values, &cpu, start(&cpu), None).unwrap();
+        let (got, passes) = learn(&values, &device, start(&device), None).unwrap();
+        assert!(got == expected && passes == 2, "a codeword without rows: {passes} passes");
+        values[7 * d + 3] = f32::NAN;
+        for device in [&device, &little, &cpu] {
+            let error = learn(&values, device, start(device), None).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { row: 7, col: 3, .. }), "{error}");
+        }
+    });
 }
 
 #[test]

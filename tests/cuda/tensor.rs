@@ -280,11 +280,11 @@ fn launched(test: &str, machine: &Machine, entry: &str) -> usize {
 }
 
 #[test]
-fn tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else() {
+fn tensor_cores_are_used_where_they_are_known_and_tested_and_nowhere_else() {
     if !simulated::is_available() {
         return;
     }
-    let test = "tensor::tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else";
+    let test = "tensor::tensor_cores_are_used_where_they_are_known_and_tested_and_nowhere_else";
     let auto = Machine::new().variable("CODEWORD_CUDA_GEMM", "auto");
     for (machine, used) in [
         (tensor(), true),
@@ -296,8 +296,11 @@ fn tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else(
         (tensor().set("CAPABILITY", 120), false),
         (tensor().set("TENSOR", "coarse"), false),
         (tensor().set("TENSOR", "coarse").set("CAPABILITY", 90), false),
-        (auto, false),
-        (Machine::new(), false),
+        (auto.clone(), true),
+        (auto.clone().set("CAPABILITY", 90), true),
+        (auto.set("CAPABILITY", 100), false),
+        (Machine::new(), true),
+        (Machine::new().variable("CODEWORD_CUDA_GEMM", "simt"), false),
     ] {
         // Which kernels run is the question: single accesses are checked elsewhere.
         assert_eq!(launched(test, &machine.set("CHECK", 0), "assign_tensor_f16") > 0, used);
@@ -305,7 +308,7 @@ fn tensor_cores_are_used_where_they_are_named_known_and_tested_and_nowhere_else(
     // Two calls, one test of the device.
     assert_eq!(launched(test, &tensor(), "tensor_check_f16"), 1);
     assert_eq!(launched(test, &tensor().set("TENSOR", "coarse"), "tensor_check_f16"), 1);
-    assert_eq!(launched(test, &Machine::new(), "tensor_check_f16"), 0);
+    assert_eq!(launched(test, &Machine::new().set("CAPABILITY", 100), "tensor_check_f16"), 0);
 }
 
 #[test]

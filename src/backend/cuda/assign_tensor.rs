@@ -5,18 +5,17 @@ use super::codebook::DeviceCodebook;
 use super::memory::{Buffer, Out};
 use super::queue::Queue;
 use super::rows_tensor::{TensorCodewords, width};
-use super::shapes::{TENSOR_COLS, TENSOR_ROWS};
+use super::shapes::{TENSOR_COLS, TENSOR_ROWS, TENSOR_THREADS};
+use super::short_list::ShortLists;
 use crate::error::Result;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
-
-/// Threads of a block.
-const THREADS: u32 = 256;
 
 /// Blocks that a multiprocessor holds.
 pub(super) const TENSOR_BLOCKS: u32 = 2;
 
 /// Labels of the first `n` rows of `halves`, packed by `rows_tensor`; those that the filter pass cannot settle go to the
-/// block's `again`, whose count is zero before. `parts` has [`parts_len`] words for these sizes, or more.
+/// block's `again`, whose count is zero before, and their thresholds to `lists`. `parts` has [`parts_len`] words for these
+/// sizes, or more.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn assign_tensor(
     queue: &Queue,
@@ -27,6 +26,7 @@ pub(super) fn assign_tensor(
     n: u32,
     fast: bool,
     parts: &mut Buffer<u32>,
+    lists: &mut ShortLists,
     labels: &mut Out<'_, u32>,
 ) -> Result<()> {
     if n == 0 {
@@ -36,6 +36,7 @@ pub(super) fn assign_tensor(
     let config = config(n, codebook.m, queue.context.waves(TENSOR_BLOCKS));
     let splits = config.grid_dim.1;
     assert!(n <= block.capacity && rows <= labels.len() && rows * width as usize <= halves.read().len(), "check 2");
+    assert!(rows <= lists.counts.read().len() && rows <= lists.thresholds.read().len(), "check 2");
     assert!(splits == 1 || 4 * splits as usize * rows <= parts.read().len(), "check 2");
     // Three roundings of the score in place of one.
     let (unit, tiny, fast) = (4.0 * codebook.bounds.unit, codebook.bounds.any_order.tiny, u32::from(fast));
@@ -43,7 +44,8 @@ pub(super) fn assign_tensor(
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(halves).arg(&block.facts).arg(&block.kinds).arg(&codewords.halves);
     launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);
-    launch.arg(&mut *labels).arg(&mut block.again.rows).arg(&mut block.again.count).arg(&mut *parts);
+    launch.arg(&mut *labels).arg(&mut block.again.rows).arg(&mut block.again.count);
+    launch.arg(&mut lists.thresholds).arg(&mut lists.counts).arg(&mut *parts);
     launch.arg(&n).arg(&codebook.m).arg(&width).arg(&unit).arg(&tiny).arg(&fast);
     // SAFETY: checks 1 to 4.
     unsafe { queue.launch("assign_tensor_f16", &mut launch, config) }?;
@@ -56,9 +58,36 @@ pub(super) fn assign_tensor(
     launch.arg(&*parts).arg(&block.facts).arg(&block.kinds);
     launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);
     launch.arg(labels).arg(&mut block.again.rows).arg(&mut block.again.count);
+    launch.arg(&mut lists.thresholds).arg(&mut lists.counts);
     launch.arg(&splits).arg(&n).arg(&codebook.m).arg(&unit).arg(&tiny).arg(&fast);
     // SAFETY: checks 1 to 4; the launch above wrote `splits` parts of every row.
     unsafe { queue.launch("assign_tensor_merge_f16", &mut launch, merge_config(n)) }
+}
+
+/// Lists the codewords that can be the nearest of the rows that `assign_tensor` left open, of the first `n`.
+pub(super) fn list_tensor(
+    queue: &Queue,
+    codebook: &DeviceCodebook,
+    codewords: &TensorCodewords,
+    block: &Block,
+    halves: &Buffer<u16>,
+    n: u32,
+    lists: &mut ShortLists,
+) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let width = width(codebook.d);
+    assert!(n as usize * width as usize <= halves.read().len() && n as usize <= lists.counts.read().len(), "check 2");
+    let config = list_config(n, codebook.m, queue.context.waves(TENSOR_BLOCKS));
+    let function = queue.context.function("assign_tensor", "list_tensor_f16")?;
+    let mut launch = queue.stream.launch_builder(&function);
+    launch.arg(halves).arg(&block.facts).arg(&codewords.halves);
+    launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms);
+    launch.arg(&block.again.rows).arg(&block.again.count).arg(&lists.thresholds).arg(&mut lists.counts);
+    launch.arg(&mut lists.positions).arg(&codebook.m).arg(&width);
+    // SAFETY: checks 1 to 4; the rows of `again` are those that `assign_tensor` listed, below n.
+    unsafe { queue.launch("list_tensor_f16", &mut launch, config) }
 }
 
 /// Words of the parts of up to `n` rows, where the device holds `places` blocks.
@@ -71,17 +100,36 @@ pub(super) fn parts_len(n: usize, m: u32, places: u32) -> usize {
 fn config(n: u32, m: u32, places: u32) -> LaunchConfig {
     let (rows, cols) = (n.div_ceil(TENSOR_ROWS), m.div_ceil(TENSOR_COLS));
     let run = cols.div_ceil((places / rows).clamp(1, cols));
-    LaunchConfig { grid_dim: (rows, cols.div_ceil(run), 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+    LaunchConfig { grid_dim: (rows, cols.div_ceil(run), 1), block_dim: (TENSOR_THREADS, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// Blocks take tiles in turn: nobody on the host knows how many rows are open.
+fn list_config(n: u32, m: u32, places: u32) -> LaunchConfig {
+    let tiles = u64::from(n.div_ceil(TENSOR_ROWS)) * u64::from(m.div_ceil(TENSOR_COLS));
+    // Not above `places`.
+    let blocks = tiles.clamp(1, u64::from(places.max(1))) as u32;
+    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (TENSOR_THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
 /// A thread per row.
 fn merge_config(n: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (n.div_ceil(THREADS), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
+    LaunchConfig {
+        grid_dim: (n.div_ceil(TENSOR_THREADS), 1, 1),
+        block_dim: (TENSOR_THREADS, 1, 1),
+        shared_mem_bytes: 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_rows_have_blocks_as_far_as_there_are_places_or_tiles() {
+        assert_eq!(list_config(1, 1, 264).grid_dim, (1, 1, 1));
+        assert_eq!(list_config(129, 257, 264).grid_dim, (6, 1, 1));
+        assert_eq!(list_config(u32::MAX, u32::MAX, 264).grid_dim, (264, 1, 1));
+    }
 
     #[test]
     fn every_row_has_a_tile_and_every_block_some_codewords_and_room_for_its_part() {

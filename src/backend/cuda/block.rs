@@ -71,7 +71,7 @@ impl Block {
         filter.pack(queue, codebook, x, self, packing)?;
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
-            filter.assign(queue, codebook, self, x.n as u32, packing.plain, labels)?;
+            filter.assign(queue, codebook, self, x, packing.plain, labels)?;
             look(queue, codebook, self, x, labels)?;
         } else {
             // Nothing to choose from: the first codeword is the only one.

@@ -2,7 +2,7 @@
 //! f32, or our own on tensor cores. Each leaves the same labels, for what it cannot settle is looked at again.
 
 use super::assign::{SCORE_BLOCKS, assign, parts_len};
-use super::assign_tensor::{self, TENSOR_BLOCKS, assign_tensor};
+use super::assign_tensor::{self, TENSOR_BLOCKS, assign_tensor, list_tensor};
 use super::assign_tile::assign_tile;
 use super::block::Block;
 use super::codebook::DeviceCodebook;
@@ -13,6 +13,7 @@ use super::queue::Queue;
 use super::rows::{Packing, Rows, rows};
 use super::rows_tensor::{rows_tensor, width};
 use super::shapes::{SCORE_ROWS, TENSOR_ROWS};
+use super::short_list::{ShortLists, short_list};
 use super::tensor;
 use crate::error::{Error, Result};
 use std::sync::OnceLock;
@@ -26,9 +27,6 @@ const TILE_COLS: u32 = 2048;
 /// Bytes for cuBLAS to work in at most.
 const WORKSPACE_BYTES: usize = 4 << 20;
 
-/// Whether tensor cores are taken where nobody names a design. Not before they have run on a GPU.
-const TENSOR_UNASKED: bool = false;
-
 /// How scores come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Design {
@@ -38,7 +36,7 @@ pub(super) enum Design {
 }
 
 impl Design {
-    /// The faster one for `n` rows, `m` codewords and `d` dimensions, by a model (not yet measured): writing and
+    /// The faster one in f32 for `n` rows, `m` codewords and `d` dimensions, by a model (not yet measured): writing and
     /// reading a score through the cache costs cuBLAS as much as some 36 products, and a device is full from about
     /// 2^20 scores on.
     fn best(n: usize, m: u32, d: u32) -> Design {
@@ -73,18 +71,21 @@ impl Design {
         }
     }
 
-    /// Whether tensor cores are the faster design, by a model (not yet measured): they need sums worth their epilogue,
-    /// and tiles enough to be full.
+    /// Whether tensor cores are the faster design: their pass is two to nine times as fast as f32 on an H200
+    /// (docs/gpu-results.md), but takes two launches more, which scores enough have to be worth. Their bound grows with the
+    /// dimension, and lets them settle fewer and fewer rows.
     fn suits_tensor_cores(n: usize, m: u32, d: u32) -> bool {
-        n >= 1024 && m >= 128 && (32..=1 << 16).contains(&d)
+        let scores = n as u64 * u64::from(m);
+        d <= 1 << 16 && scores >= if d < 64 { 1 << 23 } else { 1 << 18 }
     }
 
-    /// The design of a call. Tensor cores that cannot be trusted are not used, whoever names them. Where cuBLAS is missing
-    /// or does not work, which is logged, our own kernel serves, unless cuBLAS is demanded.
+    /// The design of a call. Tensor cores that cannot be trusted are not used, whoever names them, which is logged once, but
+    /// for a device of which nothing is known and nobody expects it. Where cuBLAS is missing or does not work, which is logged, our own kernel serves, unless
+    /// cuBLAS is demanded.
     fn of_call(op: &'static str, n: usize, codebook: &DeviceCodebook) -> Result<Design> {
         let (m, d, mut forced) = (codebook.m, codebook.d, Design::forced(op)?);
-        let unasked = TENSOR_UNASKED && Design::suits_tensor_cores(n, m, d);
-        if forced == Some(Design::Tensor) || (forced.is_none() && unasked) {
+        let unasked = forced.is_none() && Design::suits_tensor_cores(n, m, d) && tensor::are_known(&codebook.context);
+        if forced == Some(Design::Tensor) || unasked {
             if tensor::accumulation(op, &codebook.context, d as usize)?.is_some() {
                 return Ok(Design::Tensor);
             }
@@ -165,7 +166,7 @@ impl FilterPlan {
     /// Bytes of device memory of each row of a lane's block beside what every design takes.
     pub fn bytes_per_row(&self) -> usize {
         match *self {
-            FilterPlan::Tensor { width, .. } => 2 * width as usize,
+            FilterPlan::Tensor { width, .. } => 2 * width as usize + ShortLists::BYTES_PER_ROW,
             FilterPlan::Cublas { .. } | FilterPlan::Simt { .. } => 0,
         }
     }
@@ -188,6 +189,7 @@ pub(super) enum Filter {
         parts: Buffer<u32>,
         /// `[capacity, width]`: the rows as f16.
         halves: Buffer<u16>,
+        lists: Box<ShortLists>,
     },
 }
 
@@ -204,7 +206,11 @@ impl Filter {
             FilterPlan::Simt { parts } => Ok(Filter::Simt { parts: queue.alloc(parts)? }),
             FilterPlan::Tensor { parts, width } => {
                 let halves = queue.alloc(capacity as usize * width as usize)?;
-                Ok(Filter::Tensor { parts: queue.alloc(parts)?, halves })
+                Ok(Filter::Tensor {
+                    parts: queue.alloc(parts)?,
+                    halves,
+                    lists: Box::new(ShortLists::new(queue, capacity)?),
+                })
             }
         }
     }
@@ -239,22 +245,30 @@ impl Filter {
         Ok(())
     }
 
-    /// Labels of the first `n` rows of a packed block; those that the filter pass cannot settle go to the block's
-    /// `again`, whose count is zero before.
+    /// Labels of the rows of a packed block, which are those of `x`; those that the filter pass cannot settle go to the
+    /// block's `again`, whose count is zero before.
     pub fn assign(
         &mut self,
         queue: &Queue,
         codebook: &DeviceCodebook,
         block: &mut Block,
-        n: u32,
+        x: &Rows<'_>,
         fast: bool,
         labels: &mut Out<'_, u32>,
     ) -> Result<()> {
+        // A block has at most `capacity` rows.
+        let n = x.n as u32;
         let (gemm, tile, rows, state) = match self {
             Filter::Simt { parts } => return assign(queue, codebook, block, n, fast, parts, labels),
-            Filter::Tensor { parts, halves } => {
+            Filter::Tensor { parts, halves, lists } => {
                 let codewords = codebook.tensor(queue.op)?;
-                return assign_tensor(queue, codebook, codewords, block, halves, n, fast, parts, labels);
+                assign_tensor(queue, codebook, codewords, block, halves, n, fast, parts, lists, labels)?;
+                // Fast labels are open only where nothing is known of the row.
+                if fast {
+                    return Ok(());
+                }
+                list_tensor(queue, codebook, codewords, block, halves, n, lists)?;
+                return short_list(queue, codebook, block, lists, x, labels);
             }
             Filter::Cublas { gemm, tile, rows, state } => (gemm, tile, *rows as usize, state),
         };
@@ -282,6 +296,16 @@ mod tests {
         // A bound on sums of any order says nothing beyond 2^24 products.
         for (n, m, d) in [(1, 16384, 256), (1_000_000, 256, 256), (1_000_000, 16384, 8), (4096, 1024, 1 << 24)] {
             assert_eq!(Design::best(n, m, d), Design::Simt, "{n} x {m} x {d}");
+        }
+    }
+
+    #[test]
+    fn tensor_cores_are_for_many_scores() {
+        for (n, m, d) in [(256, 1024, 256), (1_000_000, 1024, 256), (1_000_000, 256, 16), (65_536, 8192, 4)] {
+            assert!(Design::suits_tensor_cores(n, m, d), "{n} x {m} x {d}");
+        }
+        for (n, m, d) in [(1, 16384, 256), (16_384, 256, 16), (1024, 255, 256), (1 << 20, 1 << 20, (1 << 16) + 1)] {
+            assert!(!Design::suits_tensor_cores(n, m, d), "{n} x {m} x {d}");
         }
     }
 

@@ -70,6 +70,8 @@ mod rows;
 #[cfg(feature = "cuda")]
 mod rows_tensor;
 #[cfg(feature = "cuda")]
+mod short_list;
+#[cfg(feature = "cuda")]
 mod sq_sums;
 #[cfg(feature = "cuda")]
 pub(crate) mod streamed;

@@ -24,7 +24,7 @@ const OP: &str = "k-means";
 /// Device memory for what a block of rows needs beside the rows, as long as that is more than one.
 const BLOCK_BYTES: usize = 64 << 20;
 
-/// Bytes of rows that are copied to the device at a time.
+/// Bytes of rows that are copied to the device at a time, where there are gaps between them.
 const STAGE_BYTES: usize = 16 << 20;
 
 pub(crate) struct Resident {
@@ -56,20 +56,17 @@ struct Work {
 }
 
 impl Resident {
-    /// Copies the rows of `x`, and their weights, to the device, where there is room for a training of `k` codewords.
-    pub fn new(context: &Context, x: AnyView<'_>, weights: Option<&[f32]>, k: usize) -> Result<Option<Resident>> {
-        on_view!(x, x => Resident::of_rows(context, x, weights, k))
-    }
-
-    fn of_rows<T: Element>(
+    /// Room on the device for `n` rows of `cols` components, and for a training of `k` codewords on them; none where there
+    /// is none, which is logged. The rows are not there yet.
+    pub fn with_room(
         context: &Context,
-        x: MatrixView<'_, T>,
+        dtype: Dtype,
+        (n, cols): (usize, usize),
         weights: Option<&[f32]>,
         k: usize,
     ) -> Result<Option<Resident>> {
-        let (n, cols) = (x.rows(), x.cols());
         let (free, _) = context.memory(OP)?;
-        let needed = bytes(n, cols, k, T::DTYPE, weights.is_some());
+        let needed = bytes(n, cols, k, dtype, weights.is_some());
         // A quarter stays free: cuBLAS takes some, and allocations are rounded up.
         let fits = needed <= free - free / 4 && u32::try_from(n).is_ok();
         let (Ok(k), Ok(d), true) = (u32::try_from(k), u32::try_from(cols), fits && n > 0) else {
@@ -81,13 +78,13 @@ impl Resident {
             return Ok(None);
         };
         let queue = Queue::new(OP, context)?;
-        let (codewords, row) = (k as usize * cols, cols * T::DTYPE.size());
-        let mut resident = Resident {
-            dtype: T::DTYPE,
+        let codewords = k as usize * cols;
+        Ok(Some(Resident {
+            dtype,
             n,
             k,
             d,
-            x: queue.alloc(n * row)?,
+            x: queue.alloc(n * cols * dtype.size())?,
             weights: weights.map(|weights| queue.upload(weights)).transpose()?,
             labels: queue.alloc(n)?,
             sq_distances: queue.alloc(n)?,
@@ -99,38 +96,51 @@ impl Resident {
             means_facts: queue.alloc(FACTS)?,
             work: None,
             queue,
-        };
+        }))
+    }
+
+    /// Copies the rows of `x` to the device, where they are those from `first` on.
+    pub fn put(&mut self, first: usize, x: AnyView<'_>) -> Result<()> {
+        on_view!(x, x => self.put_rows(first, x))
+    }
+
+    fn put_rows<T: Element>(&mut self, first: usize, x: MatrixView<'_, T>) -> Result<()> {
+        let (n, row) = (x.rows(), x.cols() * T::DTYPE.size());
+        assert!(T::DTYPE == self.dtype && x.cols() == self.d as usize && first + n <= self.n, "check 2");
+        // Pageable memory: it has been read when a copy returns.
+        if let Some(elements) = x.gapless() {
+            let bytes: &[u8] = bytemuck::cast_slice(elements);
+            return self.queue.copy_in(bytes, &mut self.x.write().from(first * row));
+        }
         let rows_each = (STAGE_BYTES / row).clamp(1, n);
         let mut staging = vec![0; rows_each * row];
         for start in (0..n).step_by(rows_each) {
             let staged = stage(x.block(start..n.min(start + rows_each)), &mut staging);
-            // Pageable memory: it has been read when this returns.
-            resident.queue.copy_in(staged, &mut resident.x.write().from(start * row))?;
+            self.queue.copy_in(staged, &mut self.x.write().from((first + start) * row))?;
         }
-        Ok(Some(resident))
+        Ok(())
     }
 
-    /// Labels every row, and writes its label and squared distance to `labels` and `sq_distances`, one for each, too.
-    pub fn assign(
-        &mut self,
-        codebook: &DeviceCodebook,
-        labels: &mut [u32],
-        sq_distances: &mut [f32],
-    ) -> Result<AssignStats> {
+    /// Labels every row.
+    pub fn assign(&mut self, codebook: &DeviceCodebook) -> Result<AssignStats> {
         let mut words = [0; Status::WORDS];
-        let queued = self.queue_assign(codebook, (labels, sq_distances), &mut words);
+        let queued = self.queue_assign(codebook, &mut words);
         // Whatever became of it: the codebook may go when this returns.
         let waited = self.queue.synchronize();
         queued.and(waited)?;
         Ok(Status::of_words(&words).stats(self.n as u64))
     }
 
-    fn queue_assign(
-        &mut self,
-        codebook: &DeviceCodebook,
-        out: (&mut [u32], &mut [f32]),
-        words: &mut [u64; Status::WORDS],
-    ) -> Result<()> {
+    /// The labels and squared distances that the last assignment gave the rows from `first` on, as many as there is room
+    /// for.
+    pub fn results(&self, first: usize, labels: &mut [u32], sq_distances: &mut [f32]) -> Result<()> {
+        let (of_rows, distances) = (self.labels.read(), self.sq_distances.read());
+        self.queue.copy_out(of_rows.from(first), labels)?;
+        self.queue.copy_out(distances.from(first), sq_distances)?;
+        self.queue.synchronize()
+    }
+
+    fn queue_assign(&mut self, codebook: &DeviceCodebook, words: &mut [u64; Status::WORDS]) -> Result<()> {
         self.fit(codebook)?;
         let Resident { queue, labels, sq_distances, work, .. } = self;
         let Some(Work { block, filter, .. }) = work else { return Ok(()) };
@@ -143,8 +153,6 @@ impl Resident {
             let to = (&mut labels.from(start), &mut sq_distances.from(start));
             block.assign(queue, codebook, filter, &rows, packing, to.0, to.1)?;
         }
-        queue.copy_out(labels.read(), out.0)?;
-        queue.copy_out(sq_distances.read(), out.1)?;
         queue.copy_out(block.status.read(), words)?;
         Status::clear(queue, &mut block.status.write())
     }

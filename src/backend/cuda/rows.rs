@@ -101,6 +101,11 @@ pub(super) fn rows(
     unsafe { queue.launch(entry, &mut launch, config) }
 }
 
+/// Lanes that share a row whose elements come in fours; `fours_shift` of kernels/common.cuh.
+pub(super) fn lanes(d: u32) -> u32 {
+    d.div_ceil(4).next_power_of_two().min(32)
+}
+
 /// A warp per row.
 pub(super) fn config(n: u32) -> LaunchConfig {
     LaunchConfig {

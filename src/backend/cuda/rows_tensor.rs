@@ -4,11 +4,11 @@ use super::block::Block;
 use super::codebook::DeviceCodebook;
 use super::memory::Buffer;
 use super::queue::Queue;
-use super::rows::{Packing, Rows, config};
-use super::shapes::{TENSOR_ALIGN, TENSOR_COLS};
+use super::rows::{Packing, Rows, config, lanes};
+use super::shapes::{ROWS_PER_BLOCK, TENSOR_ALIGN, TENSOR_COLS, TENSOR_WARP_PACKS};
 use crate::error::{Error, Result};
 use crate::matrix::Dtype;
-use cudarc::driver::PushKernelArg;
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Halves from one row of 16-bit operands to the next.
 pub(super) fn width(d: u32) -> u32 {
@@ -47,7 +47,13 @@ pub(super) fn rows_tensor(
     launch.arg(&mut block.status).arg(&packing.first_row).arg(&n).arg(&codebook.d);
     launch.arg(&codebook.shift).arg(&plain).arg(&report);
     // SAFETY: checks 1 to 3; the kernel reads no index from memory.
-    unsafe { queue.launch(entry, &mut launch, config(n)) }
+    unsafe { queue.launch(entry, &mut launch, rows_config(n, codebook.d)) }
+}
+
+/// Lanes for every row, and several rows for every warp.
+fn rows_config(n: u32, d: u32) -> LaunchConfig {
+    let rows = ROWS_PER_BLOCK * TENSOR_WARP_PACKS.max(32 / lanes(width(d)));
+    LaunchConfig { grid_dim: (n.div_ceil(rows), 1, 1), block_dim: (ROWS_PER_BLOCK * 32, 1, 1), shared_mem_bytes: 0 }
 }
 
 /// The distinct codewords as operands of tensor cores.
@@ -91,6 +97,14 @@ impl TensorCodewords {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row_has_its_lanes_and_a_warp_several_rows() {
+        for (d, rows) in [(1, 128), (8, 128), (9, 64), (16, 64), (17, 64), (300, 64), (1 << 26, 64)] {
+            assert_eq!(rows_config(1000 * rows, d).grid_dim.0, 1000, "{d}");
+            assert_eq!(rows_config(1000 * rows + 1, d).grid_dim.0, 1001, "{d}");
+        }
+    }
 
     #[test]
     fn rows_of_halves_are_whole_pieces_of_sixteen_bytes() {

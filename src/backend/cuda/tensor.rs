@@ -36,6 +36,11 @@ impl Model {
     }
 }
 
+/// Whether it is known how the tensor cores of this device round.
+pub(super) fn are_known(context: &Context) -> bool {
+    Model::of(context.capability()).is_some()
+}
+
 /// What a sum of `d` products of f16 on the tensor cores of this device can be off, relative to the product of the norms.
 /// None where they cannot be trusted, which is logged once: the first call of a device puts them to the test.
 ///

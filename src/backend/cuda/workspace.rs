@@ -118,9 +118,8 @@ impl<T: Element> Workspace<T> {
     }
 
     /// Goes on with another codebook of as many dimensions: the next step of a training loop. Nothing waits, and memory
-    /// is taken only where it has another number of distinct codewords; with tensor cores (`CODEWORD_CUDA_GEMM=tensor`)
-    /// both are so where they read the codebook for the first time. What was counted since the last
-    /// [`Workspace::check`] stays.
+    /// is taken only where it has another number of distinct codewords, or where tensor cores read it for the first time.
+    /// What was counted since the last [`Workspace::check`] stays.
     ///
     /// # Errors
     /// - [`Error::Shape`] where it has other dimensions.

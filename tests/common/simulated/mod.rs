@@ -103,11 +103,10 @@ impl Machine {
     /// it sees the real one.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        if self.is_real() {
-            return command;
-        }
-        command.env("LD_LIBRARY_PATH", self.folder()).env("CODEWORD_SIM_LAUNCHED", launched::record());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        if !self.is_real() {
+            command.env("LD_LIBRARY_PATH", self.folder()).env("CODEWORD_SIM_LAUNCHED", launched::record());
+        }
         command
     }
 
@@ -127,12 +126,13 @@ impl Machine {
     }
 
     /// [`Machine::run`], and the child has to pass with no finding of the driver. Skipped where there is none. Where
-    /// `CODEWORD_TEST_REQUIRE` names `cuda`, `body` runs right here on the real device, if any machine will do.
+    /// `CODEWORD_TEST_REQUIRE` names `cuda`, `body` runs on the real device, if any machine will do: right here, unless
+    /// the machine has variables of the environment.
     pub fn pass(&self, test: &str, body: impl FnOnce()) {
-        if self.is_real() {
+        if self.is_real() && (self.settings.is_empty() || is_child(test)) {
             return body();
         }
-        if !is_available() {
+        if !self.is_available() {
             return;
         }
         let output = self.run(test, body);
@@ -178,9 +178,11 @@ impl Machine {
         self.is_real() || is_available()
     }
 
-    /// A real device is asked for, and this machine is like any other.
+    /// A real device is asked for, and this machine is like any other: nothing of it but variables that are not the
+    /// simulated driver's.
     fn is_real(&self) -> bool {
-        is_required("cuda") && self.settings.is_empty() && self.folder == Folder::Full
+        let is_simulated = self.settings.iter().any(|(name, _)| name.starts_with("CODEWORD_SIM_"));
+        is_required("cuda") && !is_simulated && self.folder == Folder::Full
     }
 
     fn folder(&self) -> PathBuf {

@@ -44,8 +44,8 @@ extern "C" __global__ void product_f16(const u16 *a, const u16 *b, float *d, u32
         for (u32 i = lane; i < 24 * 16; i += 32) tile[i / 16][i % 16] = i / 16 < 16 ? a[(u64)(i / 16) * depth + t + i % 16] : b[(u64)(i / 16 - 16) * depth + t + i % 16];
         __syncwarp();
         u32 x[4], y[4];
-        ldmatrix_x4(x, &tile[lane % 16][lane / 16 * 8]);
-        ldmatrix_x4(y, &tile[16 + lane % 8][lane / 8 % 2 * 8]);
+        ldmatrix_x4(x, shared_at(&tile[lane % 16][lane / 16 * 8]));
+        ldmatrix_x4(y, shared_at(&tile[16 + lane % 8][lane / 8 % 2 * 8]));
         u32 z[2] = {y[0], y[1]};
         mma_m16n8k16_f16(sum, x, z);
         __syncwarp();
@@ -60,9 +60,9 @@ extern "C" __global__ void load_matrices(const u16 *values, u32 *out, u32 *out_t
     for (u32 t = 0; t < 8; t++) rows[place][t] = values[8 * lane + t];
     __syncwarp();
     u32 to[4];
-    ldmatrix_x4(to, rows[place]);
+    ldmatrix_x4(to, shared_at(rows[place]));
     for (u32 m = 0; m < 4; m++) out[4 * lane + m] = to[m];
-    ldmatrix_x4_trans(to, rows[place]);
+    ldmatrix_x4_trans(to, shared_at(rows[place]));
     for (u32 m = 0; m < 4; m++) out_trans[4 * lane + m] = to[m];
 }
 
@@ -71,13 +71,13 @@ extern "C" __global__ void copy_in_stages(const float *x, float *out, u32 stages
     __shared__ __align__(16) float buffer[3][256];
     u32 i = threadIdx.x;
     for (u32 s = 0; s < 2; s++) {
-        if (s < stages) cp_async_16(&buffer[s][4 * i], x + 256 * s + 4 * i, bytes);
+        if (s < stages) cp_async_16(shared_at(&buffer[s][4 * i]), x + 256 * s + 4 * i, bytes);
         cp_async_commit();
     }
     for (u32 s = 0; s < stages; s++) {
         cp_async_wait<1>();
         __syncthreads();
-        if (s + 2 < stages) cp_async_16(&buffer[(s + 2) % 3][4 * i], x + 256 * (s + 2) + 4 * i, bytes);
+        if (s + 2 < stages) cp_async_16(shared_at(&buffer[(s + 2) % 3][4 * i]), x + 256 * (s + 2) + 4 * i, bytes);
         cp_async_commit();
         for (u32 t = 0; t < 4; t++) out[256 * s + i + 64 * t] = buffer[s % 3][255 - i - 64 * t];
     }
@@ -86,7 +86,7 @@ extern "C" __global__ void copy_in_stages(const float *x, float *out, u32 stages
 // Each takes 256 floats and writes as many.
 extern "C" __global__ void forgets_to_wait(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 4 * threadIdx.x, 16);
     cp_async_commit();
     __syncthreads();
     out[threadIdx.x] = buffer[threadIdx.x];
@@ -95,7 +95,7 @@ extern "C" __global__ void forgets_to_wait(const float *x, float *out) {
 
 extern "C" __global__ void waits_for_too_few(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 4 * threadIdx.x, 16);
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
@@ -104,7 +104,7 @@ extern "C" __global__ void waits_for_too_few(const float *x, float *out) {
 
 extern "C" __global__ void forgets_to_commit(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 4 * threadIdx.x, 16);
     cp_async_wait<0>();
     __syncthreads();
     out[threadIdx.x] = buffer[threadIdx.x];
@@ -112,7 +112,7 @@ extern "C" __global__ void forgets_to_commit(const float *x, float *out) {
 
 extern "C" __global__ void waits_without_a_barrier(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 4 * threadIdx.x, 16);
     cp_async_commit();
     cp_async_wait<0>();
     out[threadIdx.x] = buffer[threadIdx.x];
@@ -123,32 +123,32 @@ extern "C" __global__ void copies_over_what_is_read(const float *x, float *out) 
     buffer[threadIdx.x] = x[threadIdx.x];
     __syncthreads();
     out[threadIdx.x] = buffer[63 - threadIdx.x];
-    cp_async_16(&buffer[threadIdx.x % 16 * 4], x, 16);
+    cp_async_16(shared_at(&buffer[threadIdx.x % 16 * 4]), x, 16);
     cp_async_commit();
     cp_async_wait<0>();
 }
 
 extern "C" __global__ void copies_to_an_odd_place(const float *x, float *out) {
     __shared__ __align__(16) float buffer[260];
-    cp_async_16(&buffer[4 * threadIdx.x + 1], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x + 1]), x + 4 * threadIdx.x, 16);
     out[threadIdx.x] = 0;
 }
 
 extern "C" __global__ void copies_from_an_odd_place(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 2, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 2, 16);
     out[threadIdx.x] = 0;
 }
 
 extern "C" __global__ void copies_from_beyond(const float *x, float *out) {
     __shared__ __align__(16) float buffer[256];
-    cp_async_16(&buffer[4 * threadIdx.x], x + 4 * threadIdx.x + 4, 16);
+    cp_async_16(shared_at(&buffer[4 * threadIdx.x]), x + 4 * threadIdx.x + 4, 16);
     out[threadIdx.x] = 0;
 }
 
 extern "C" __global__ void copies_to_beyond(const float *x, float *out) {
     extern __shared__ __align__(16) float dynamic[];
-    cp_async_16(&dynamic[4 * threadIdx.x + 4], x + 4 * threadIdx.x, 16);
+    cp_async_16(shared_at(&dynamic[4 * threadIdx.x + 4]), x + 4 * threadIdx.x, 16);
     out[threadIdx.x] = 0;
 }
 
@@ -157,13 +157,13 @@ extern "C" __global__ void loads_a_matrix_at_an_odd_place(const float *x, float 
     buffer[threadIdx.x] = x[threadIdx.x];
     __syncthreads();
     u32 to[4];
-    ldmatrix_x4(to, &buffer[4 * threadIdx.x % 32 + 2]);
+    ldmatrix_x4(to, shared_at(&buffer[4 * threadIdx.x % 32 + 2]));
     out[threadIdx.x] = __uint_as_float(to[0]);
 }
 
 extern "C" __global__ void loads_a_matrix_from_device_memory(const float *x, float *out) {
     u32 to[4];
-    ldmatrix_x4(to, x);
+    ldmatrix_x4(to, shared_at(const_cast<float*>(x)));
     out[threadIdx.x] = __uint_as_float(to[0]);
 }
 
@@ -172,7 +172,7 @@ extern "C" __global__ void loads_a_matrix_beyond_shared_memory(const float *x, f
     for (u32 i = threadIdx.x; i < 256; i += 64) rows[i] = x[i];
     __syncthreads();
     u32 to[4];
-    ldmatrix_x4(to, &rows[4 * threadIdx.x + 4]);
+    ldmatrix_x4(to, shared_at(&rows[4 * threadIdx.x + 4]));
     out[threadIdx.x] = __uint_as_float(to[0]);
 }
 
@@ -180,7 +180,7 @@ extern "C" __global__ void loads_a_matrix_too_early(const float *x, float *out) 
     __shared__ __align__(16) float buffer[256];
     for (u32 i = 0; i < 4; i++) buffer[4 * threadIdx.x + i] = x[4 * threadIdx.x + i];
     u32 to[4];
-    ldmatrix_x4(to, &buffer[4 * (63 - threadIdx.x)]);
+    ldmatrix_x4(to, shared_at(&buffer[4 * (63 - threadIdx.x)]));
     out[threadIdx.x] = __uint_as_float(to[0]);
 }
 
