@@ -73,29 +73,6 @@ static __device__ __forceinline__ u32 lanes_shift(u32 d, u32 threads) {
 // log2 of the lanes of a warp that share a row whose elements come in fours.
 static __device__ __forceinline__ u32 fours_shift(u32 d) { return lanes_shift((d - 1) / 4 + 1, WARP); }
 
-// Four elements of a vector from element t on; zeros from d on. `whole` says that fours are whole and lie as one.
-static __device__ __forceinline__ float4 load_four(const float* from, u32 t, u32 d, bool whole) {
-    float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (whole) return t < d ? *reinterpret_cast<const float4*>(from + t) : four;
-    if (t < d) four.x = from[t];
-    if (t + 1 < d) four.y = from[t + 1];
-    if (t + 2 < d) four.z = from[t + 2];
-    if (t + 3 < d) four.w = from[t + 3];
-    return four;
-}
-
-// The inverse.
-static __device__ __forceinline__ void store_four(float* to, const float4& four, u32 t, u32 d, bool whole) {
-    if (whole) {
-        if (t < d) *reinterpret_cast<float4*>(to + t) = four;
-        return;
-    }
-    if (t < d) to[t] = four.x;
-    if (t + 1 < d) to[t + 1] = four.y;
-    if (t + 2 < d) to[t + 2] = four.z;
-    if (t + 3 < d) to[t + 3] = four.w;
-}
-
 // Whether every row of so many elements, so far apart, can be read so.
 template <class T>
 static __device__ __forceinline__ bool fours_are_whole(const T* from, u64 stride, u32 d) {
@@ -152,4 +129,26 @@ static __device__ __forceinline__ float to_f32(F16 value) {
     u32 bits = __float_as_uint(__fmul_rn(__uint_as_float(magnitude), 5.192296858534828e33f));
     if (magnitude >= (0x7c00u << 13)) bits = magnitude | INFINITE_BITS;
     return __uint_as_float(bits | sign);
+}
+
+// Four elements of a vector from element t on; zeros from d on. `whole` says that fours are whole and lie as one.
+static __device__ __forceinline__ float4 load_four(const float* from, u32 t, u32 d, bool whole) {
+    float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (whole) return t < d ? *reinterpret_cast<const float4*>(from + t) : four;
+    if (t < d) four.x = from[t];
+    if (t + 1 < d) four.y = from[t + 1];
+    if (t + 2 < d) four.z = from[t + 2];
+    if (t + 3 < d) four.w = from[t + 3];
+    return four;
+}
+
+template <class T>
+static __device__ __forceinline__ float4 load_four(const T* from, u32 t, u32 d, bool whole) {
+    if (whole) {
+        const uint2 bits = t < d ? *reinterpret_cast<const uint2*>(from + t) : make_uint2(0u, 0u);
+        return make_float4(to_f32(T{(u16)bits.x}), to_f32(T{(u16)(bits.x >> 16)}), to_f32(T{(u16)bits.y}),
+                           to_f32(T{(u16)(bits.y >> 16)}));
+    }
+    return make_float4(t < d ? to_f32(from[t]) : 0.0f, t + 1 < d ? to_f32(from[t + 1]) : 0.0f,
+                       t + 2 < d ? to_f32(from[t + 2]) : 0.0f, t + 3 < d ? to_f32(from[t + 3]) : 0.0f);
 }

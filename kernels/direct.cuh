@@ -1,13 +1,14 @@
 // Squared distances of two stored rows by direct differences, one warp per pair: f32, f64, and rounded from the real
-// number. Every operation is named, so nothing is contracted; the bounds hold for any order of summation.
+// number. The first may be of a 16-bit type. Every operation is named, so nothing is contracted; the bounds hold for any order of summation.
 #pragma once
 #include "exact.cuh"
 
 // Within the bound of src/backend/cpu/direct.rs `f32_bound`: ceil(d / 32) + 5 additions on the way of each term.
-static __device__ __forceinline__ float warp_sq_l2_f32(const float* z, const float* e, u32 d, u32 lane) {
+template <class Z>
+static __device__ __forceinline__ float warp_sq_l2_f32(const Z* z, const float* e, u32 d, u32 lane) {
     float sum = 0.0f;
     for (u32 t = lane; t < d; t += WARP) {
-        const float difference = __fsub_rn(z[t], e[t]);
+        const float difference = __fsub_rn(to_f32(z[t]), e[t]);
         sum = __fadd_rn(sum, __fmul_rn(difference, difference));
     }
     return warp_sum(sum);
@@ -26,9 +27,10 @@ static __device__ __forceinline__ double add_sq_differences(double sum, const fl
 }
 
 // Within (d + 4) 2^-53 of the real number.
-static __device__ __forceinline__ double warp_sq_l2_f64(const float* z, const float* e, u32 d, u32 lane) {
+template <class Z>
+static __device__ __forceinline__ double warp_sq_l2_f64(const Z* z, const float* e, u32 d, u32 lane) {
     double sum = 0.0;
-    for (u32 t = lane; t < d; t += WARP) sum = add_sq_difference(sum, z[t], e[t]);
+    for (u32 t = lane; t < d; t += WARP) sum = add_sq_difference(sum, to_f32(z[t]), e[t]);
     return warp_sum(sum);
 }
 
@@ -42,10 +44,11 @@ static __device__ __forceinline__ float round_sq_l2(double sq_l2, double slack, 
 }
 
 // The real squared distance rounded once to the nearest f32, in every lane, by its exact sum. All lanes call it.
-static __device__ __forceinline__ float warp_exact_sq_l2(const float* z, const float* e, u32 d, ExactSum& sum, u32 lane) {
+template <class Z>
+static __device__ __forceinline__ float warp_exact_sq_l2(const Z* z, const float* e, u32 d, ExactSum& sum, u32 lane) {
     exact_clear(sum, lane);
     for (u32 t = lane; t < d + lane; t += WARP) {  // All lanes, as long as the first.
-        const float a = t < d ? z[t] : 0.0f, b = t < d ? e[t] : 0.0f;
+        const float a = t < d ? to_f32(z[t]) : 0.0f, b = t < d ? e[t] : 0.0f;
         exact_add_products(sum, a, a, 0, false, lane);
         exact_add_products(sum, a, b, 1, true, lane);
         exact_add_products(sum, b, b, 0, false, lane);

@@ -60,9 +60,10 @@ static __device__ __forceinline__ void exact_add_products(ExactSum& sum, float a
 }
 
 // Adds |e|^2 - 2 z.e, which orders codewords like their distance from z. All lanes of the warp call it.
-static __device__ __forceinline__ void exact_add_order(ExactSum& sum, const float* z, const float* e, u32 d, u32 lane) {
+template <class Z>
+static __device__ __forceinline__ void exact_add_order(ExactSum& sum, const Z* z, const float* e, u32 d, u32 lane) {
     for (u32 t = lane; t < d + lane; t += WARP) {  // All lanes, as long as the first.
-        const float a = t < d ? z[t] : 0.0f, b = t < d ? e[t] : 0.0f;
+        const float a = t < d ? to_f32(z[t]) : 0.0f, b = t < d ? e[t] : 0.0f;
         exact_add_products(sum, b, b, 0, false, lane);
         exact_add_products(sum, a, b, 1, true, lane);
     }
@@ -70,14 +71,14 @@ static __device__ __forceinline__ void exact_add_order(ExactSum& sum, const floa
 
 // Moves what overflows a limb into the next one; all lanes of the warp call it, and may read the limbs afterwards.
 static __device__ __forceinline__ void exact_settle(ExactSum& sum, u32 lane) {
-    __syncwarp();  // All terms are in.
+    // The first lane added all terms.
     if (lane == 0) {
         for (int i = 0; i + 1 < EXACT_LIMBS; i++) {
             sum.limbs[i + 1] += (u64)((i64)sum.limbs[i] >> 32);
             sum.limbs[i] &= 0xffffffffull;
         }
     }
-    __syncwarp();
+    __syncwarp();  // Every lane may read it.
 }
 
 // How a compares with b, both settled: -1, 0 or 1. The higher the limb, the later its word counts; the last has a sign.

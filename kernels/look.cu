@@ -1,7 +1,7 @@
 // Another look at the rows that the filter pass left open: finer arithmetic over fewer and fewer codewords, until one
 // is left or what is left is equal in the real numbers.
 //
-// Inputs  z [n, d] f32, as stored, rows z_stride elements apart; codewords [k, d] f32; codeword_labels [m]: the distinct ones, ascending; again
+// Inputs  z [n, d] f32, f16 or bf16, as stored, rows z_stride elements apart; codewords [k, d] f32; codeword_labels [m]: the distinct ones, ascending; again
 //         [again_count]: the open rows, each once.
 // Outputs labels of those rows: the lowest index that minimises the real number. status: counts of rows settled by
 //         f32, by f64 and by exact sums. Allocated by the caller; the counts are added to.
@@ -30,20 +30,29 @@ static __device__ __forceinline__ void race_add(Race& race, u32 position) {
 
 static __device__ __forceinline__ bool race_overflows(const Race& race) { return race.count > LOOK_CANDIDATES; }
 
-extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
-    look_f32(const float* __restrict__ z, u64 z_stride, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
-             const u32* __restrict__ again, const u32* __restrict__ again_count, u32* __restrict__ labels,
-             u64* __restrict__ status, u32 m, u32 d, double f32_relative, double f32_tiny, double f64_relative) {
-    __shared__ Race near, nearer;
-    __shared__ u32 least_f32;
-    __shared__ u64 least_f64;
-    __shared__ ExactSum sums[LOOK_WARPS], bests[LOOK_WARPS];
-    __shared__ u32 winners[LOOK_WARPS];
+// What the warps of a block share about a row.
+struct LookState {
+    Race near, nearer;
+    u32 least_f32;
+    u64 least_f64;
+    ExactSum sums[LOOK_WARPS], bests[LOOK_WARPS];
+    u32 winners[LOOK_WARPS];
+};
+
+template <class Z>
+static __device__ __forceinline__ void look(LookState& state, const Z* z, u64 z_stride, const float* codewords,
+                                            const u32* codeword_labels, const u32* again, const u32* again_count, u32* labels,
+                                            u64* status, u32 m, u32 d, double f32_relative, double f32_tiny,
+                                            double f64_relative) {
+    Race &near = state.near, &nearer = state.nearer;
+    u32 &least_f32 = state.least_f32, (&winners)[LOOK_WARPS] = state.winners;
+    u64& least_f64 = state.least_f64;
+    ExactSum (&sums)[LOOK_WARPS] = state.sums, (&bests)[LOOK_WARPS] = state.bests;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 
     for (u32 i = blockIdx.x; i < *again_count; i += gridDim.x) {
         const u32 row = again[i];
-        const float* x = z + row * z_stride;
+        const Z* x = z + row * z_stride;
         __syncthreads();  // Nobody reads the state of the row before.
         if (threadIdx.x == 0) {
             near.count = nearer.count = 0;
@@ -131,4 +140,31 @@ extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
             atomicAdd(&status[STATUS_EXACT], (u64)1);
         }
     }
+}
+
+extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
+    look_f32(const float* __restrict__ z, u64 z_stride, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
+             const u32* __restrict__ again, const u32* __restrict__ again_count, u32* __restrict__ labels,
+             u64* __restrict__ status, u32 m, u32 d, double f32_relative, double f32_tiny, double f64_relative) {
+    __shared__ LookState state;
+    look(state, z, z_stride, codewords, codeword_labels, again, again_count, labels, status, m, d, f32_relative, f32_tiny,
+         f64_relative);
+}
+
+extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
+    look_f16(const F16* __restrict__ z, u64 z_stride, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
+             const u32* __restrict__ again, const u32* __restrict__ again_count, u32* __restrict__ labels,
+             u64* __restrict__ status, u32 m, u32 d, double f32_relative, double f32_tiny, double f64_relative) {
+    __shared__ LookState state;
+    look(state, z, z_stride, codewords, codeword_labels, again, again_count, labels, status, m, d, f32_relative, f32_tiny,
+         f64_relative);
+}
+
+extern "C" __global__ void __launch_bounds__(LOOK_WARPS* WARP, 4)
+    look_bf16(const Bf16* __restrict__ z, u64 z_stride, const float* __restrict__ codewords, const u32* __restrict__ codeword_labels,
+             const u32* __restrict__ again, const u32* __restrict__ again_count, u32* __restrict__ labels,
+             u64* __restrict__ status, u32 m, u32 d, double f32_relative, double f32_tiny, double f64_relative) {
+    __shared__ LookState state;
+    look(state, z, z_stride, codewords, codeword_labels, again, again_count, labels, status, m, d, f32_relative, f32_tiny,
+         f64_relative);
 }

@@ -6,7 +6,7 @@
 // Inputs  x [n, d] f32, f16 or bf16, rows `stride` elements apart; mean [d] f32. For codewords: packed [m, d + 2] of a
 //         prepared codebook.
 // Outputs halves [n, ceil(d / TENSOR_ALIGN) TENSOR_ALIGN] f16, zeros from d on; a row that is not packed is zero. facts
-//         [n, 4], kinds [n], wide [n, d], status as in rows.cu; facts 2 and 3 are those of FACT_ROUNDING, FACT_WEIGHT.
+//         [n, 4], kinds [n], status as in rows.cu; facts 2 and 3 are those of FACT_ROUNDING, FACT_WEIGHT.
 //         Of codewords halves likewise and, padded to whole tiles of TENSOR_COLS, lengths (|e'|), bounds (|e' - halves|
 //         + accumulation |halves|), half squared norms; padding is 0, 0, infinity. All allocated by the caller.
 // Numbers z' is one rounded f32 subtraction, within 2^-24 |z'|; its scaling rounds nothing but underflow, below 2^-137 a
@@ -82,20 +82,6 @@ struct TensorRowsArgs {
 // Fours of a row that a lane keeps between its two passes by it; the others are read again.
 #define TENSOR_FOURS 2
 
-template <class T>
-static __device__ __forceinline__ float4 widened_four(const T* from, u32 t, u32 d, bool whole) {
-    if (whole) {
-        const uint2 bits = t < d ? *reinterpret_cast<const uint2*>(from + t) : make_uint2(0u, 0u);
-        return make_float4(to_f32(T{(u16)bits.x}), to_f32(T{(u16)(bits.x >> 16)}), to_f32(T{(u16)bits.y}), to_f32(T{(u16)(bits.y >> 16)}));
-    }
-    return make_float4(t < d ? to_f32(from[t]) : 0.0f, t + 1 < d ? to_f32(from[t + 1]) : 0.0f,
-                       t + 2 < d ? to_f32(from[t + 2]) : 0.0f, t + 3 < d ? to_f32(from[t + 3]) : 0.0f);
-}
-
-static __device__ __forceinline__ float4 widened_four(const float* from, u32 t, u32 d, bool whole) {
-    return load_four(from, t, d, whole);
-}
-
 static __device__ __forceinline__ u32 max_of_four(u32 most, const float4& four) {
     const u32 bits[4] = {__float_as_uint(four.x), __float_as_uint(four.y), __float_as_uint(four.z), __float_as_uint(four.w)};
 #pragma unroll
@@ -106,7 +92,7 @@ static __device__ __forceinline__ u32 max_of_four(u32 most, const float4& four) 
 // A warp packs TENSOR_WARP_PACKS rows, or as many as it has groups of lanes if that is more: `lanes` of them share a row,
 // so that short rows go many at a time. What a lane does once per row, it does in the end for a row of its own.
 template <bool WHOLE, class T>
-static __device__ __forceinline__ void pack_rows_as(const T* x, float* wide, const TensorRowsArgs& a) {
+static __device__ __forceinline__ void pack_rows_as(const T* x, const TensorRowsArgs& a) {
     const u32 width = (a.d + TENSOR_ALIGN - 1) / TENSOR_ALIGN * TENSOR_ALIGN, shift = fours_shift(width);
     const u32 lanes = 1u << shift, groups = WARP >> shift, lane = threadIdx.x % WARP, in_group = lane & (lanes - 1);
     const u32 turns = groups < TENSOR_WARP_PACKS ? TENSOR_WARP_PACKS / groups : 1;
@@ -122,17 +108,15 @@ static __device__ __forceinline__ void pack_rows_as(const T* x, float* wide, con
 
         // Find the largest magnitudes, and from them the kind of the row and its scale.
         float4 kept[TENSOR_FOURS];
-        u32 raw = 0, centred = 0;
+        u32 centred = 0;
         auto read = [&](u32 t) {
-            const float4 value = widened_four(z, t, d, WHOLE), mean = load_four(a.mean, t, d, WHOLE);
+            const float4 value = load_four(z, t, d, WHOLE), mean = load_four(a.mean, t, d, WHOLE);
             return make_float4(__fsub_rn(value.x, mean.x), __fsub_rn(value.y, mean.y), __fsub_rn(value.z, mean.z),
                                __fsub_rn(value.w, mean.w));
         };
         auto scan = [&](u32 t) {
-            const float4 value = widened_four(z, t, d, WHOLE), off_centre = read(t);
-            raw = max_of_four(raw, value);
+            const float4 off_centre = read(t);
             centred = max_of_four(centred, off_centre);
-            if (wide) store_four(wide + row * a.d, value, t, d, WHOLE);
             return off_centre;
         };
 #pragma unroll
@@ -144,9 +128,18 @@ static __device__ __forceinline__ void pack_rows_as(const T* x, float* wide, con
 #pragma unroll
         for (u32 offset = WARP / 2; offset > 0; offset /= 2) {
             if (offset >= lanes) continue;
-            const u32 other_raw = __shfl_xor_sync(FULL_WARP, raw, offset), other = __shfl_xor_sync(FULL_WARP, centred, offset);
-            raw = other_raw > raw ? other_raw : raw;
+            const u32 other = __shfl_xor_sync(FULL_WARP, centred, offset);
             centred = other > centred ? other : centred;
+        }
+        // Whatever is not finite is not so off the centre either: only then it is worth a look which of them it was.
+        u32 raw = 0;
+        if (__any_sync(FULL_WARP, centred >= INFINITE_BITS)) {
+            for (u32 t = 4 * in_group; t < d; t += 4 * lanes) raw = max_of_four(raw, load_four(z, t, d, WHOLE));
+#pragma unroll
+            for (u32 offset = WARP / 2; offset > 0; offset /= 2) {
+                const u32 other = __shfl_xor_sync(FULL_WARP, raw, offset);
+                if (offset < lanes) raw = other > raw ? other : raw;
+            }
         }
         const RowScale found = row_scale(raw, centred, a.codebook_shift);
 
@@ -204,11 +197,11 @@ static __device__ __forceinline__ void pack_rows_as(const T* x, float* wide, con
 }
 
 template <class T>
-static __device__ __forceinline__ void pack_rows(const T* x, float* wide, const TensorRowsArgs& a) {
-    if (fours_are_whole(x, a.stride, a.d) && fours_are_whole(a.mean, a.d, a.d) && fours_are_whole(wide, a.d, a.d)) {
-        pack_rows_as<true>(x, wide, a);
+static __device__ __forceinline__ void pack_rows(const T* x, const TensorRowsArgs& a) {
+    if (fours_are_whole(x, a.stride, a.d) && fours_are_whole(a.mean, a.d, a.d)) {
+        pack_rows_as<true>(x, a);
     } else {
-        pack_rows_as<false>(x, wide, a);
+        pack_rows_as<false>(x, a);
     }
 }
 
@@ -216,21 +209,21 @@ extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP, 4)
     rows_tensor_f32(const float* __restrict__ x, u64 stride, const float* __restrict__ mean, u16* __restrict__ halves,
                     float* __restrict__ facts, u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n,
                     u32 d, int codebook_shift, u32 plain, u32 report) {
-    pack_rows(x, (float*)0, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
+    pack_rows(x, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP, 4)
-    rows_tensor_f16(const F16* __restrict__ x, u64 stride, float* __restrict__ wide, const float* __restrict__ mean,
+    rows_tensor_f16(const F16* __restrict__ x, u64 stride, const float* __restrict__ mean,
                     u16* __restrict__ halves, float* __restrict__ facts, u32* __restrict__ kinds,
                     u64* __restrict__ status, u64 first_row, u32 n, u32 d, int codebook_shift, u32 plain, u32 report) {
-    pack_rows(x, wide, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
+    pack_rows(x, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP, 4)
-    rows_tensor_bf16(const Bf16* __restrict__ x, u64 stride, float* __restrict__ wide, const float* __restrict__ mean,
+    rows_tensor_bf16(const Bf16* __restrict__ x, u64 stride, const float* __restrict__ mean,
                      u16* __restrict__ halves, float* __restrict__ facts, u32* __restrict__ kinds,
                      u64* __restrict__ status, u64 first_row, u32 n, u32 d, int codebook_shift, u32 plain, u32 report) {
-    pack_rows(x, wide, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
+    pack_rows(x, {mean, halves, facts, kinds, status, stride, first_row, n, d, codebook_shift, plain, report});
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP, 4)

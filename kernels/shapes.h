@@ -22,7 +22,8 @@
 #define SHORT_LIST_WARPS 8 // warps, one per open row, of a block of short_list.cu
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates
-#define DISTANCE_WARPS 8 // warps, one per row, of a block of distance.cu
+#define DISTANCE_WARPS 8 // warps of a block of distance.cu
+#define DISTANCE_EACH 2 // rows that lanes of distance.cu share
 #define PAIRWISE_WARPS 8 // warps, one per entry, of a block of pairwise_sq_l2.cu
 #define TOP_K_THREADS 256 // threads of a block, one per row, of top_k.cu
 #define SQ_SUMS_THREADS 256 // threads of a block of sq_sums.cu, eight per row

@@ -86,7 +86,7 @@ fn equidistant(k: usize) -> (Matrix<f32>, Matrix<f32>) {
 #[test]
 fn a_tail_that_is_off_by_one() {
     const NAME: &str = "a_tail_that_is_off_by_one";
-    let machine = planted(NAME, "distance.cu", "if (row >= n) return;", "if (row > n) return;");
+    let machine = planted(NAME, "distance.cu", "is_row = row[i] < n;", "is_row = row[i] <= n;");
     is_found(&machine, NAME, &["kernel distance_f32", "reads 4 bytes at", "out of bounds"], || {
         assign_exactly(&gaussians(65, 5), &gaussians(7, 5));
     });
@@ -128,7 +128,7 @@ fn count_labels() {
 #[test]
 fn a_missing_barrier_of_a_warp() {
     const NAME: &str = "a_missing_barrier_of_a_warp";
-    let machine = planted(NAME, "exact.cuh", "__syncwarp();  // All terms are in.", "// All terms are in.");
+    let machine = planted(NAME, "exact.cuh", "__syncwarp();  // Every lane may read it.", "// Every lane may read it.");
     is_found(&machine, NAME, &["kernel look_f32", "shared memory", "no barrier between"], || {
         let (x, e) = equidistant(40);
         assign_exactly(&x, &e);
@@ -238,7 +238,7 @@ fn a_row_number_of_32_bits() {
 #[test]
 fn a_second_best_that_is_dropped() {
     const NAME: &str = "a_second_best_that_is_dropped";
-    let second = "best.second = loser > best.second ? loser : best.second;";
+    let second = "best.second = fmaxf(best.second, loser);";
     let machine = planted(NAME, "best.cuh", second, "");
     gives_wrong_bits(&machine, NAME, &["differ"], || {
         // Nothing is left that could contradict the best score, so ties are settled by rounding.

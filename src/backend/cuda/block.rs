@@ -19,7 +19,7 @@ use crate::matrix::Dtype;
 pub(super) struct Block {
     pub capacity: u32,
     pub dtype: Dtype,
-    /// `[capacity, d]` f32, where rows are not.
+    /// `[capacity, d]` f32, where rows are not: for what reads no other type.
     pub wide: Option<Buffer<f32>>,
     /// `[capacity, d + 2]`.
     pub packed: Buffer<f32>,
@@ -72,12 +72,12 @@ impl Block {
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
             filter.assign(queue, codebook, self, x, packing.plain, labels)?;
-            look(queue, codebook, self, x, labels)?;
+            look(queue, codebook, self, x, filter.widens(), labels)?;
         } else {
             // Nothing to choose from: the first codeword is the only one.
             queue.zero(&mut labels.first(x.n))?;
         }
-        distance(queue, codebook, self, x, labels, sq_distances)
+        distance(queue, codebook, self, x, filter.widens(), labels, sq_distances)
     }
 
     /// The `r` nearest codewords of the rows of `x`, `[n, r]`.

@@ -230,6 +230,11 @@ impl Filter {
         }
     }
 
+    /// Whether packing leaves the rows in the block as f32, too.
+    pub fn widens(&self) -> bool {
+        !matches!(self, Filter::Tensor { .. })
+    }
+
     /// Fits it to another plan. A handle of cuBLAS stays: to destroy one may wait for the device.
     pub fn refit(&mut self, queue: &Queue, plan: FilterPlan, capacity: u32) -> Result<()> {
         match (&mut *self, plan) {

@@ -238,7 +238,8 @@ impl Resident {
 /// means, and two codebooks, of which one is being prepared.
 fn bytes(n: usize, d: usize, k: usize, dtype: Dtype, weighted: bool) -> usize {
     let per_row = d.saturating_mul(dtype.size()) + 8 + if weighted { 4 } else { 0 };
-    let block = n.saturating_mul(12 * d + 60).min(BLOCK_BYTES);
+    // With what tensor cores want of its rows, which is less than the block itself.
+    let block = n.saturating_mul(14 * d + 120).min(2 * BLOCK_BYTES);
     let per_codeword = d.saturating_mul(30) + 200;
     let total = n.saturating_mul(per_row).saturating_add(k.saturating_mul(per_codeword));
     total.saturating_add(Sorter::bytes(n, k, d)).saturating_add(block)

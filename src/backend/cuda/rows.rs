@@ -46,6 +46,20 @@ impl Rows<'_> {
             None => (self.values, self.stride as u64),
         }
     }
+
+    /// [`Rows::as_f32`], or without `widened` the rows as they are; and their type.
+    pub fn stored<'a>(
+        &'a self,
+        codebook: &DeviceCodebook,
+        wide: &'a Option<Buffer<f32>>,
+        widened: bool,
+    ) -> (In<'a, u8>, u64, Dtype) {
+        if widened {
+            let (values, stride) = self.as_f32(codebook, wide);
+            return (values, stride, Dtype::F32);
+        }
+        (self.values, self.stride as u64, self.dtype)
+    }
 }
 
 /// What rows are packed for.

@@ -40,9 +40,6 @@ pub(super) fn rows_tensor(
     let function = queue.context.function("rows_tensor", entry)?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(&x.values).arg(&stride);
-    if let Some(wide) = &mut block.wide {
-        launch.arg(wide);
-    }
     launch.arg(&codebook.mean).arg(halves).arg(&mut block.facts).arg(&mut block.kinds);
     launch.arg(&mut block.status).arg(&packing.first_row).arg(&n).arg(&codebook.d);
     launch.arg(&codebook.shift).arg(&plain).arg(&report);

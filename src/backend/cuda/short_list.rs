@@ -8,6 +8,7 @@ use super::queue::Queue;
 use super::rows::Rows;
 use super::shapes::{SHORT_LIST, SHORT_LIST_WARPS};
 use crate::error::Result;
+use crate::matrix::Dtype;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Blocks that a multiprocessor holds.
@@ -61,9 +62,14 @@ pub(super) fn short_list(
     }
     assert!(x.n <= block.capacity as usize && x.n <= labels.len() && lists.hold(x.n), "check 2");
     queue.zero(&mut lists.left.count.write())?;
-    let (z, z_stride) = x.as_f32(codebook, &block.wide);
+    let (z, z_stride, dtype) = x.stored(codebook, &block.wide, false);
+    let entry = match dtype {
+        Dtype::F32 => "short_list_f32",
+        Dtype::F16 => "short_list_f16",
+        Dtype::Bf16 => "short_list_bf16",
+    };
     let config = config(x.n as u32, queue.context.waves(BLOCKS));
-    let function = queue.context.function("short_list", "short_list_f32")?;
+    let function = queue.context.function("short_list", entry)?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(&z).arg(&z_stride).arg(&codebook.codewords).arg(&codebook.labels);
     launch.arg(&block.again.rows).arg(&block.again.count).arg(&lists.counts).arg(&lists.positions);
@@ -71,7 +77,7 @@ pub(super) fn short_list(
     launch.arg(&codebook.d).arg(&codebook.bounds.sq_l2_f64);
     // SAFETY: checks 1 to 4; the rows of `again` are those that the filter pass listed, below n, and positions of lists
     // those of codewords.
-    unsafe { queue.launch("short_list_f32", &mut launch, config) }?;
+    unsafe { queue.launch(entry, &mut launch, config) }?;
     std::mem::swap(&mut block.again, &mut lists.left);
     Ok(())
 }
