@@ -9,7 +9,7 @@
 //         (B), half_sq_norms [m] padded to whole tiles, of its entry for codewords; codeword_labels [m], ascending.
 //         width is a multiple of TENSOR_ALIGN.
 // Outputs labels, again, again_count, parts as in assign.cu; thresholds and counts [n] of the open rows, in the order of
-//         `again` (best.cuh). list_tensor_f16 takes these, and adds to the counts how many codewords have a score of at
+//         `again` (best.cuh). assign_tensor_list_f16 takes these, and adds to the counts how many codewords have a score of at
 //         least the threshold: those that can be the nearest. positions [n, SHORT_LIST]: the first of them that were
 //         found. All allocated by the caller.
 // Numbers The certificate. rho_i >= |z' - z^|, gamma_j >= |e' - e^|, A_j >= |e'_j|, nz_i >= |z^_i|, so
@@ -30,7 +30,7 @@
 //         numbers; `fast` settles every packed row.
 // Launch  assign_tensor_f16: grid (ceil(n / TENSOR_ROWS), splits), block TENSOR_THREADS threads in one dimension, no
 //         dynamic shared memory. With splits > 1, assign_tensor_merge_f16 follows: grid ceil(n / TENSOR_THREADS).
-//         list_tensor_f16: any grid (blocks take tiles in turn). rows, codewords and facts on 16 bytes, lengths, bounds,
+//         assign_tensor_list_f16: any grid (blocks take tiles in turn). rows, codewords and facts on 16 bytes, lengths, bounds,
 //         half_sq_norms on 8.
 // Idea    A tile of 128 rows by 128 codewords, a warp 64 x 64 of it: 32 products of m16n8k16 for eight ldmatrix of four
 //         matrices. Stages of 32 halves of depth come by asynchronous copies, two ahead, through the ends of tiles.
@@ -318,7 +318,7 @@ extern "C" __global__ void __launch_bounds__(TENSOR_THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(TENSOR_THREADS, 2)
-    list_tensor_f16(const u16* __restrict__ rows, const float* __restrict__ facts, const u16* __restrict__ codewords,
+    assign_tensor_list_f16(const u16* __restrict__ rows, const float* __restrict__ facts, const u16* __restrict__ codewords,
                     const float* __restrict__ lengths, const float* __restrict__ bounds,
                     const float* __restrict__ half_sq_norms, const u32* __restrict__ again,
                     const u32* __restrict__ again_count, const float* __restrict__ thresholds, u32* __restrict__ counts,

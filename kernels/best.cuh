@@ -1,5 +1,5 @@
 // The best and second best score of a row, how two such pairs join, and what they settle: the end of the filter pass,
-// shared by its designs assign.cu and assign_tile.cu.
+// shared by its designs assign.cu, assign_tile.cu and assign_tensor.cu.
 #pragma once
 #include "common.cuh"
 

@@ -18,7 +18,7 @@
 #define TENSOR_ALIGN 8 // halves of which rows of 16-bit operands are whole multiples
 #define TENSOR_WARP_PACKS 8 // rows that a warp of rows_tensor.cu packs at least
 #define TENSOR_SHIFT 13 // exponent of the scale of 16-bit operands over that of f32 ones: magnitudes stay below 2^15
-#define SHORT_LIST 8 // codewords of an open row that list_tensor_f16 lists and short_list.cu compares
+#define SHORT_LIST 32 // codewords of an open row that assign_tensor_list_f16 lists and short_list.cu compares
 #define SHORT_LIST_WARPS 8 // warps, one per open row, of a block of short_list.cu
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates

@@ -2,7 +2,7 @@
 //
 // Inputs  z [n, d] f32, f16 or bf16, as stored, rows z_stride elements apart; codewords [k, d] f32; codeword_labels [m]: the distinct
 //         ones, ascending; again [again_count]: the open rows, each once; counts [again_count] and positions
-//         [again_count, SHORT_LIST] of list_tensor_f16: the codewords that can be the nearest, in any order, complete where
+//         [again_count, SHORT_LIST] of assign_tensor_list_f16: the codewords that can be the nearest, in any order, complete where
 //         the count is 1 to SHORT_LIST.
 // Outputs labels of the rows whose list is complete: the lowest index that minimises the real number. left, left_count: the
 //         others, each once, in any order; left_count is zero before. status: counts of rows settled because one codeword

@@ -103,7 +103,7 @@ struct Shared {
     u32 exact_used;
 };
 
-extern "C" __global__ void __launch_bounds__(TOP_K_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(TOP_K_THREADS, 3)
     top_k_f32(const float* __restrict__ z, u64 z_stride, const float* __restrict__ facts,
               const u32* __restrict__ kinds, const float* __restrict__ codewords, const float* __restrict__ packed,
               const u32* __restrict__ positions, const float* __restrict__ scores, u32* __restrict__ candidates,

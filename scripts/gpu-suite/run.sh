@@ -104,6 +104,7 @@ chosen() {
         echo "$tool: exit status $status of $program ${CODEWORD_SUITE_TESTS:-}:" \
             "$(grep -c ' \.\.\. ok$' "$tool.log") tests passed," \
             "$(grep -h 'ERROR SUMMARY\|RACECHECK SUMMARY' "$tool.log" | sort | uniq -c | tr -s ' \n' ' ')"
+        grep -q ' \.\.\. ok$' "$tool.log" || status=1  # Words that no test has.
         [ "$status" -eq 0 ] || tail -30 "$tool.log"
     done
     return "$status"
@@ -166,7 +167,13 @@ for part in "${parts[@]}"; do
     deadline=$((SECONDS + seconds))
     case "$part" in
         facts | tests | benches) "$part" ;;
-        memcheck | racecheck | initcheck | synccheck) sanitizer "$part" ;;
+        memcheck | racecheck | initcheck | synccheck)
+            if [ -n "${CODEWORD_SUITE_TESTS:-}" ] && command -v compute-sanitizer >/dev/null; then
+                chosen "$part" || failed+=("$part of tests with ${CODEWORD_SUITE_TESTS}")
+            else
+                sanitizer "$part"
+            fi
+            ;;
         sanitizers)
             if [ -n "${CODEWORD_SUITE_TESTS:-}" ] && command -v compute-sanitizer >/dev/null; then
                 tools=(memcheck racecheck initcheck synccheck)

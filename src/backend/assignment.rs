@@ -8,7 +8,7 @@ pub enum Precision {
     Exact,
     /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device. On the
     /// CPU that pass is f32, so that [`Precision::Exact`] is the faster of the two up to 16 dimensions, and with
-    /// [`Isa::Avx512Bf16`](crate::Isa::Avx512Bf16).
+    /// [`Isa::Avx512Bf16`](crate::Isa::Avx512Bf16); on a GPU that takes tensor cores it ranks products of f16.
     Fast,
 }
 
@@ -38,7 +38,8 @@ pub struct AssignStats {
     /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows
     /// that the pass can score without overflow).
     pub first: u64,
-    /// Rows settled by the second look, direct f32 sums over the remaining candidates.
+    /// Rows settled by the second look, direct f32 sums over the remaining candidates; after tensor cores, f64 sums come
+    /// at once.
     pub second: u64,
     /// Rows settled by direct f64 sums.
     pub f64: u64,

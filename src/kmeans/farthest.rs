@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those
 /// that equal one before them or one of `codewords`; fewer where there are no more. `labels` are those that `codebook`
-/// gave; where they are not of all rows, this labels the rows again.
+/// gave; where they are not of all rows, the device has them, or this
+/// labels the rows again.
 pub(super) fn farthest(
     problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
@@ -23,12 +24,17 @@ pub(super) fn farthest(
     let weights = problem.weights;
     let taken = codewords.chunks_exact(codebook.d()).map(key).collect();
     let mut best = Farthest { count, taken, places: HashMap::new(), rows: BTreeMap::new() };
+    let on_device = problem.on_device.as_ref();
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);
         let all = labels.all;
         let (labels, sq_distances) = labels.of(rows.clone());
-        if !all {
-            assign(x, first, codebook, labels, sq_distances)?;
+        match on_device {
+            _ if all => {}
+            Some(on_device) => on_device.results(first, labels, sq_distances)?,
+            None => {
+                assign(x, first, codebook, labels, sq_distances)?;
+            }
         }
         for (i, &sq_distance) in rows.zip(&*sq_distances) {
             best.consider(weights.share(i, sq_distance), i, x, i - first);

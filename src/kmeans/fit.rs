@@ -100,7 +100,7 @@ pub enum Step {
     Rows {
         /// The run, from 0.
         run: usize,
-        /// How often the codewords have been moved; none while the start is sought.
+        /// How often the codewords have been moved; none while the start is sought, or rows are brought to a device.
         iteration: Option<usize>,
         /// Rows so far in this pass.
         rows: usize,

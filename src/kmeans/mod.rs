@@ -230,8 +230,8 @@ impl KMeans {
     /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a
     /// row. Every iteration reads the rows once, and once more after a pass in which a codeword had no rows; k-means++
     /// reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows
-    /// and mini-batches do. A CUDA device with room for all rows reads them once for all iterations, before the start is
-    /// sought, and keeps them; mini-batches do not.
+    /// and mini-batches do. A CUDA device with room for all rows reads them once, before the start is sought, and keeps
+    /// them for all iterations, but for those that look for a new place for a codeword; mini-batches do not.
     ///
     /// # Errors
     /// - Those of [`KMeans::fit_with`] and of reading.
@@ -283,7 +283,7 @@ impl KMeans {
         Ok(best.ok_or_else(|| check::invalid("n_init", "at least 1", "0"))?)
     }
 
-    /// The rows on the device, where it has room for them: read once, they are not read again.
+    /// The rows on the device, where it has room for them.
     fn on_device(
         &self,
         source: &mut RowSource<'_, Stop>,

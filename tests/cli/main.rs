@@ -8,6 +8,7 @@ mod support;
 mod assign;
 mod bad_input;
 mod composed;
+mod examples;
 mod product;
 mod train;
 mod train_large;

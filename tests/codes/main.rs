@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod examples;
 mod optimized;
 mod product;
 mod residual;

@@ -30,6 +30,11 @@ pub fn assert_exact<X: Element, E: Element>(
     got.stats
 }
 
+/// Whether rows that tensor cores leave open have lists, so that f64 sums come at once and the second tier is idle.
+pub fn has_lists() -> bool {
+    std::env::var("CODEWORD_CUDA_GEMM").is_ok_and(|design| design == "tensor")
+}
+
 /// The adversarial sets of these sizes (n, k, d) and the golden cases; all tiers are needed and reached.
 pub fn assert_adversarial(sizes: &[(usize, usize, usize)]) {
     let mut sum = AssignStats::default();
@@ -42,7 +47,7 @@ pub fn assert_adversarial(sizes: &[(usize, usize, usize)]) {
         assert_exact(&case.name, case.x.view(), case.codewords.view());
     }
     for (tier, rows) in [("first", sum.first), ("second", sum.second), ("f64", sum.f64), ("exact", sum.exact)] {
-        assert!(rows > 0, "no row reached the tier {tier}: {sum:?}");
+        assert!(rows > 0 || tier == "second" && has_lists(), "no row reached the tier {tier}: {sum:?}");
     }
 }
 

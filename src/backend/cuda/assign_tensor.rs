@@ -36,7 +36,7 @@ pub(super) fn assign_tensor(
     let config = config(n, codebook.m, queue.context.waves(TENSOR_BLOCKS));
     let splits = config.grid_dim.1;
     assert!(n <= block.capacity && rows <= labels.len() && rows * width as usize <= halves.read().len(), "check 2");
-    assert!(rows <= lists.counts.read().len() && rows <= lists.thresholds.read().len(), "check 2");
+    assert!(lists.hold(rows), "check 2");
     assert!(splits == 1 || 4 * splits as usize * rows <= parts.read().len(), "check 2");
     // Three roundings of the score in place of one.
     let (unit, tiny, fast) = (4.0 * codebook.bounds.unit, codebook.bounds.any_order.tiny, u32::from(fast));
@@ -78,16 +78,16 @@ pub(super) fn list_tensor(
         return Ok(());
     }
     let width = width(codebook.d);
-    assert!(n as usize * width as usize <= halves.read().len() && n as usize <= lists.counts.read().len(), "check 2");
+    assert!(n as usize * width as usize <= halves.read().len() && lists.hold(n as usize), "check 2");
     let config = list_config(n, codebook.m, queue.context.waves(TENSOR_BLOCKS));
-    let function = queue.context.function("assign_tensor", "list_tensor_f16")?;
+    let function = queue.context.function("assign_tensor", "assign_tensor_list_f16")?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(halves).arg(&block.facts).arg(&codewords.halves);
     launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms);
     launch.arg(&block.again.rows).arg(&block.again.count).arg(&lists.thresholds).arg(&mut lists.counts);
     launch.arg(&mut lists.positions).arg(&codebook.m).arg(&width);
     // SAFETY: checks 1 to 4; the rows of `again` are those that `assign_tensor` listed, below n.
-    unsafe { queue.launch("list_tensor_f16", &mut launch, config) }
+    unsafe { queue.launch("assign_tensor_list_f16", &mut launch, config) }
 }
 
 /// Words of the parts of up to `n` rows, where the device holds `places` blocks.

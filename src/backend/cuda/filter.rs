@@ -71,12 +71,14 @@ impl Design {
         }
     }
 
-    /// Whether tensor cores are the faster design: their pass is two to nine times as fast as f32 on an H200
-    /// (docs/gpu-results.md), but takes two launches more, which scores enough have to be worth. Their bound grows with the
-    /// dimension, and lets them settle fewer and fewer rows.
+    /// Whether tensor cores are the faster design. On an H200 their pass was up to nine times as fast as f32
+    /// (docs/gpu-results.md), but it takes two launches more, which scores enough have to be worth. And what they are off by
+    /// has to be little beside the distance to the nearest codeword, or more codewords can be the nearest than a list has
+    /// room for: that is some (1/m)^(2/d) of the squared norms where codewords fill their space, and the bound grows with d.
     fn suits_tensor_cores(n: usize, m: u32, d: u32) -> bool {
         let scores = n as u64 * u64::from(m);
-        d <= 1 << 16 && scores >= if d < 64 { 1 << 23 } else { 1 << 18 }
+        let are_apart = f64::from(m).powf(2.0 / f64::from(d)) <= 2000.0;
+        d <= 4096 && are_apart && scores >= if d < 64 { 1 << 23 } else { 1 << 18 }
     }
 
     /// The design of a call. Tensor cores that cannot be trusted are not used, whoever names them, which is logged once, but
@@ -84,13 +86,22 @@ impl Design {
     /// cuBLAS is demanded.
     fn of_call(op: &'static str, n: usize, codebook: &DeviceCodebook) -> Result<Design> {
         let (m, d, mut forced) = (codebook.m, codebook.d, Design::forced(op)?);
-        let unasked = forced.is_none() && Design::suits_tensor_cores(n, m, d) && tensor::are_known(&codebook.context);
-        if forced == Some(Design::Tensor) || unasked {
+        if forced == Some(Design::Tensor) {
             if tensor::accumulation(op, &codebook.context, d as usize)?.is_some() {
                 return Ok(Design::Tensor);
             }
             // Logged by the test.
             forced = None;
+        }
+        if forced.is_none() && Design::suits_tensor_cores(n, m, d) && tensor::are_known(&codebook.context) {
+            let trusted = tensor::accumulation(op, &codebook.context, d as usize);
+            match trusted.and_then(|bound| bound.map(|_| codebook.tensor(op)).transpose()) {
+                Ok(Some(_)) => return Ok(Design::Tensor),
+                // Logged by the test.
+                Ok(None) => {}
+                // Nobody asked for them, and f32 needs less memory.
+                Err(why) => log::info!("scoring without tensor cores: {why}"),
+            }
         }
         match (forced, Design::best(n, m, d)) {
             (Some(Design::Simt), _) | (None, Design::Simt) => Ok(Design::Simt),
@@ -306,10 +317,15 @@ mod tests {
 
     #[test]
     fn tensor_cores_are_for_many_scores() {
-        for (n, m, d) in [(256, 1024, 256), (1_000_000, 1024, 256), (1_000_000, 256, 16), (65_536, 8192, 4)] {
+        for (n, m, d) in
+            [(256, 1024, 256), (1_000_000, 1024, 256), (1_000_000, 256, 16), (65_536, 8192, 4), (65_536, 1024, 2)]
+        {
             assert!(Design::suits_tensor_cores(n, m, d), "{n} x {m} x {d}");
         }
-        for (n, m, d) in [(1, 16384, 256), (16_384, 256, 16), (1024, 255, 256), (1 << 20, 1 << 20, (1 << 16) + 1)] {
+        let near = [(1_000_000, 1024, 1), (1_000_000, 8192, 2)];
+        for (n, m, d) in
+            [(1, 16384, 256), (16_384, 256, 16), (1024, 255, 256), (1 << 20, 1 << 20, 4097)].into_iter().chain(near)
+        {
             assert!(!Design::suits_tensor_cores(n, m, d), "{n} x {m} x {d}");
         }
     }

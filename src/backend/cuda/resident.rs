@@ -11,6 +11,7 @@ use super::means::{FACTS, means};
 use super::memory::Buffer;
 use super::queue::Queue;
 use super::rows::{Packing, Rows};
+use super::short_list::ShortLists;
 use super::sums::Sorter;
 use crate::backend::training::Means;
 use crate::backend::{AssignOptions, AssignStats};
@@ -107,15 +108,17 @@ impl Resident {
     fn put_rows<T: Element>(&mut self, first: usize, x: MatrixView<'_, T>) -> Result<()> {
         let (n, row) = (x.rows(), x.cols() * T::DTYPE.size());
         assert!(T::DTYPE == self.dtype && x.cols() == self.d as usize && first + n <= self.n, "check 2");
-        // Pageable memory: it has been read when a copy returns.
         if let Some(elements) = x.gapless() {
             let bytes: &[u8] = bytemuck::cast_slice(elements);
-            return self.queue.copy_in(bytes, &mut self.x.write().from(first * row));
+            self.queue.copy_in(bytes, &mut self.x.write().from(first * row))?;
+            // The caller's memory may be page-locked, and is read when the copy runs.
+            return self.queue.synchronize();
         }
         let rows_each = (STAGE_BYTES / row).clamp(1, n);
         let mut staging = vec![0; rows_each * row];
         for start in (0..n).step_by(rows_each) {
             let staged = stage(x.block(start..n.min(start + rows_each)), &mut staging);
+            // Pageable memory: it has been read when this returns.
             self.queue.copy_in(staged, &mut self.x.write().from((first + start) * row))?;
         }
         Ok(())
@@ -161,7 +164,9 @@ impl Resident {
     fn fit(&mut self, codebook: &DeviceCodebook) -> Result<()> {
         let (queue, n) = (&self.queue, self.n);
         let Some(work) = &mut self.work else {
-            let rows = (BLOCK_BYTES / Block::bytes_per_row(codebook, self.dtype)).clamp(1, n);
+            let plan = FilterPlan::new(OP, codebook, n)?;
+            let row = Block::bytes_per_row(codebook, self.dtype) + plan.bytes_per_row();
+            let rows = (BLOCK_BYTES / row).clamp(1, n);
             let plan = FilterPlan::new(OP, codebook, rows)?;
             // There are fewer than 2^32 rows.
             let capacity = rows as u32;
@@ -238,9 +243,9 @@ impl Resident {
 /// means, and two codebooks, of which one is being prepared.
 fn bytes(n: usize, d: usize, k: usize, dtype: Dtype, weighted: bool) -> usize {
     let per_row = d.saturating_mul(dtype.size()) + 8 + if weighted { 4 } else { 0 };
-    // With what tensor cores want of its rows, which is less than the block itself.
-    let block = n.saturating_mul(14 * d + 120).min(2 * BLOCK_BYTES);
-    let per_codeword = d.saturating_mul(30) + 200;
+    // With what tensor cores want of rows and codewords.
+    let block = n.saturating_mul(14 * d + 60 + ShortLists::BYTES_PER_ROW).min(BLOCK_BYTES);
+    let per_codeword = d.saturating_mul(34) + 300;
     let total = n.saturating_mul(per_row).saturating_add(k.saturating_mul(per_codeword));
     total.saturating_add(Sorter::bytes(n, k, d)).saturating_add(block)
 }

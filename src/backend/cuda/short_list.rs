@@ -1,4 +1,4 @@
-//! Launch of kernels/short_list.cu, and what `list_tensor_f16` of kernels/assign_tensor.cu leaves it.
+//! Launch of kernels/short_list.cu, and what `assign_tensor_list_f16` of kernels/assign_tensor.cu leaves it.
 
 use super::assign::Again;
 use super::block::Block;
@@ -40,8 +40,10 @@ impl ShortLists {
         })
     }
 
-    fn hold(&self, rows: usize) -> bool {
+    /// Whether they have room for so many rows.
+    pub fn hold(&self, rows: usize) -> bool {
         rows <= self.counts.read().len()
+            && rows <= self.thresholds.read().len()
             && rows * SHORT_LIST as usize <= self.positions.read().len()
             && rows <= self.left.rows.read().len()
     }
