@@ -20,6 +20,7 @@ mod edges;
 mod gemm;
 mod kernels;
 mod kmeans;
+mod lists;
 mod metrics;
 mod resident;
 mod streams;
