@@ -41,10 +41,10 @@
 //         The machine code of a stage (ptxas 13, sm_90): 64 HMMA.16816, 16 LDSM.x4, 8 LDGSTS, one barrier in 154
 //         instructions; the epilogue of a tile some 1250. Two blocks a multiprocessor by registers, no spill.
 // Source  ours; stages, fragments and swizzle as in CUTLASS (include/cutlass/gemm/threadblock/mma_multistage.h).
-// Measured on an H200: 131,072 x 256 by 1024 in 257 us, 267 TFLOP/s. Tensor cores are busy for 45 % of the time, issue slots for 42 %:
-//         three quarters of the time pass in the loop over stages, where the two warps of a scheduler wait for fixed
-//         latencies. Tried and slower: warps of 64 x 32, four to a scheduler (291 us); rows of the epilogue in turn, and
-//         the copies between the two steps of a stage (274 us). Listing the 5200 open rows takes 25 us.
+// Measured on an H200: 131,072 x 256 by 1024 in 257 us, 267 TFLOP/s. Tensor cores are busy for 45 % of the time, issue
+//         slots for 42 %: three quarters of the time pass in the loop over stages, where the two warps of a scheduler wait
+//         for fixed latencies. Tried and slower: warps of 64 x 32, four to a scheduler (291 us); rows of the epilogue in
+//         turn, and the copies between the two steps of a stage (274 us). Listing the 5200 open rows takes 25 us.
 #include "best.cuh"
 #include "ptx.cuh"
 #include "shapes.h"
@@ -61,7 +61,7 @@
 
 static_assert(TENSOR_ROWS == TENSOR_WARPS / TENSOR_WARPS_ACROSS * TENSOR_WARP_ROWS, "warps cover the rows");
 static_assert(TENSOR_COLS == TENSOR_WARPS_ACROSS * TENSOR_WARP_COLS, "warps cover the codewords");
-static_assert(TENSOR_ROWS == TENSOR_COLS && TENSOR_PIECES == 4, "threads load rows and codewords alike; see swizzled");
+static_assert(TENSOR_ROWS == TENSOR_COLS && TENSOR_PIECES == 4, "threads load rows and codewords alike; see place_of");
 static_assert(TENSOR_ROWS == TENSOR_THREADS, "a thread for each row in the end");
 static_assert(TENSOR_ALIGN == 8 && TENSOR_STAGES >= 2, "a piece is there or not");
 static_assert(2 * TENSOR_PAIRS <= 16, "a bit for each column of a thread");

@@ -19,8 +19,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Bytes of the numbers of a block: they stay in a second-level cache.
 const BLOCK_BYTES: usize = 1 << 17;
-/// Codes whose sums are made side by side.
-const TOGETHER: usize = 8;
 /// A limit that is lower by so little is not worth new bytes.
 const WORTH: f32 = 0.99;
 
@@ -66,33 +64,6 @@ impl Scan {
             }
             _ => tables.enumerate().fold(0.0, |sum, (s, table)| sum + table[packed.number(code, s) as usize]),
         }
-    }
-
-    /// [`Scan::sum`] of several codes, which do not wait for each other.
-    fn sums(&self, table: &[f32], codes: [&[u8]; TOGETHER]) -> [f32; TOGETHER] {
-        let k = self.packed.k();
-        let mut sums = [0.0; TOGETHER];
-        match self.packed.bits() {
-            8 => {
-                for (s, table) in table.chunks_exact(k).enumerate() {
-                    sums.iter_mut().zip(codes).for_each(|(sum, code)| *sum += table[usize::from(code[s])]);
-                }
-            }
-            4 => {
-                for (byte, tables) in table.chunks(2 * k).enumerate() {
-                    let (low, high) = tables.split_at(k);
-                    for (sum, code) in sums.iter_mut().zip(codes) {
-                        *sum += low[usize::from(code[byte] & 15)];
-                        // An odd number of tables ends with half a byte.
-                        if let Some(entry) = high.get(usize::from(code[byte] >> 4)) {
-                            *sum += entry;
-                        }
-                    }
-                }
-            }
-            _ => sums.iter_mut().zip(codes).for_each(|(sum, code)| *sum = self.sum(table, code)),
-        }
-        sums
     }
 
     /// Looks at every one of some codes, the first of them number `first`.
@@ -225,28 +196,17 @@ impl List {
 
     /// The codes of a range whose bits are set.
     fn consider(&mut self, block: &Block<'_>, table: &[f32], range: Range<usize>, masks: &[u64]) {
-        let (scan, size) = (block.scan, block.scan.code_size());
-        let code = |i: usize| &block.codes[i * size..][..size];
-        let mut waiting = [0; TOGETHER];
-        let mut count = 0;
         for (from, &mask) in (range.start..).step_by(64).zip(masks) {
             let mut left = mask;
             while left != 0 {
                 let i = from + left.trailing_zeros() as usize;
                 left &= left - 1;
-                if i >= range.end {
-                    break;
-                }
-                waiting[count] = i;
-                count += 1;
-                if count == TOGETHER {
-                    let sums = scan.sums(table, waiting.map(code));
-                    waiting.iter().zip(sums).for_each(|(&i, sum)| self.best.consider(block.first + i as u32, sum));
-                    count = 0;
+                if i < range.end {
+                    let code = &block.codes[i * block.scan.code_size()..][..block.scan.code_size()];
+                    self.best.consider(block.first + i as u32, block.scan.sum(table, code));
                 }
             }
         }
-        waiting[..count].iter().for_each(|&i| self.best.consider(block.first + i as u32, scan.sum(table, code(i))));
     }
 
     /// Makes the bytes for this limit, where those there are for one much higher. False where no code can be below.

@@ -5,6 +5,7 @@ use crate::alone::{open, threads};
 use crate::common::{self, Numbers, assert_same_bits, assert_same_labels, matrix};
 use crate::filter;
 use crate::simulated::{Machine, pass_on_each};
+use codeword::backend::cuda::shapes::TENSOR_THREADS;
 use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
 use codeword::cuda::{self, Workspace};
@@ -463,7 +464,7 @@ fn sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width() {
         launch.arg(&mut thresholds).arg(&mut counts).arg(&mut parts);
         launch.arg(&n32).arg(&m32).arg(&width32).arg(&unit).arg(&tiny).arg(&fast);
         // SAFETY: the arguments are those of assign_tensor_f16, of the sizes that its header names; one tile of rows.
-        unsafe { launch.launch(threads(1, 128)) }.unwrap();
+        unsafe { launch.launch(threads(1, TENSOR_THREADS)) }.unwrap();
         assert_eq!(stream.clone_dtoh(&labels).unwrap(), [expected]);
     });
 }

@@ -4,11 +4,12 @@
 use crate::alone::{open, threads};
 use crate::common::{Numbers, sq_l2};
 use crate::simulated::{Machine, pass_on_each};
+use codeword::backend::cuda::shapes::{SHORT_LIST, SHORT_LIST_WARPS, TENSOR_THREADS};
 use codeword::cuda::cudarc::driver::PushKernelArg;
 use codeword::f16;
 
-/// Codewords that a list holds; SHORT_LIST of kernels/shapes.h.
-const ROOM: usize = 32;
+/// Codewords that a list holds.
+const ROOM: usize = SHORT_LIST as usize;
 
 #[test]
 fn every_codeword_whose_score_reaches_the_threshold_is_listed_whoever_takes_the_tile() {
@@ -55,7 +56,7 @@ fn every_codeword_whose_score_reaches_the_threshold_is_listed_whoever_takes_the_
             launch.arg(&again).arg(&count).arg(&thresholds).arg(&mut counts).arg(&mut positions);
             launch.arg(&m32).arg(&width32);
             // SAFETY: the arguments are those of assign_tensor_list_f16, of the sizes that its header names; any grid.
-            unsafe { launch.launch(threads(blocks, 128)) }.unwrap();
+            unsafe { launch.launch(threads(blocks, TENSOR_THREADS)) }.unwrap();
             let (counts, positions) = (stream.clone_dtoh(&counts).unwrap(), stream.clone_dtoh(&positions).unwrap());
             for (slot, expected) in expected.iter().enumerate() {
                 assert_eq!(counts[slot] as usize, expected.len(), "{blocks} blocks, list {slot}");
@@ -116,7 +117,7 @@ fn lists_are_settled_by_the_nearest_the_lowest_of_equals_and_what_is_too_much_is
             launch.arg(&counts).arg(&positions).arg(&mut labels).arg(&mut left_rows).arg(&mut left_count);
             launch.arg(&mut status).arg(&d32).arg(&relative);
             // SAFETY: the arguments are those of short_list_f32, of the sizes that its header names; any grid.
-            unsafe { launch.launch(threads(blocks, 256)) }.unwrap();
+            unsafe { launch.launch(threads(blocks, 32 * SHORT_LIST_WARPS)) }.unwrap();
             assert_eq!(stream.clone_dtoh(&labels).unwrap(), expected, "{blocks} blocks");
             let mut got = stream.clone_dtoh(&left_rows).unwrap();
             got.truncate(stream.clone_dtoh(&left_count).unwrap()[0] as usize);
