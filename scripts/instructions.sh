@@ -36,7 +36,7 @@ trap 'rm -f "$made"' EXIT
 
 Written by `scripts/instructions.sh`: AVX2, one thread, by callgrind; the operation alone, on random data. A product is
 one of the n d k of the scores, or of the n d numbers where no scores are made. f32 FMA in 8 lanes makes at best 0.125 a
-product.
+product, and so do pairs of integers, which more units of a processor multiply and add.
 
 | operation | n x d x k | instructions | a product |
 |---|---|---|---|
@@ -57,7 +57,8 @@ HEAD
 ## Hot loops
 
 Innermost loops of the filter kernels, from the machine code of the same program; no check compares them. A multiply-add is
-16 f32 products with AVX-512, 8 with AVX2, 32 of bf16 with AVX-512 BF16.
+16 f32 products with AVX-512, 8 with AVX2, 32 of bf16 with AVX-512 BF16; 16 of 16-bit integers with AVX2, whose sums take an
+addition each.
 
 LOOPS
     scripts/hot_loops.py "$program"

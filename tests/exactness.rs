@@ -196,7 +196,8 @@ fn one_long_codeword_leaves_the_first_pass_as_good_as_it_was() {
     };
     let (before, after) = (uncertified(plain), uncertified(long));
     println!("not settled by the first pass: {before:.4} before, {after:.4} after");
-    assert!((after - before).abs() < 0.01, "{before} before, {after} after");
+    // Fewer is well: units that round more may be left for f32.
+    assert!(after < before + 0.01, "{before} before, {after} after");
 }
 
 #[test]

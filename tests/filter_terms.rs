@@ -1,7 +1,8 @@
 //! Data that make each term of the filter's bound count: without it, a wrong label would pass for certified.
 //!
 //! The codewords come with their negatives, so that their mean is zero and nothing is centred; the sets are made for
-//! operands of 8 significant bits (bf16) and sums of 24, and must be exact with any instruction set.
+//! operands of 8 significant bits (bf16) with sums of 24, and for integers of 16 bits, and must be exact with any
+//! instruction set.
 
 mod common;
 
@@ -10,18 +11,23 @@ use common::{Numbers, assert_assign_exact, matrix, scaled};
 const D: usize = 50;
 /// The step from 1 to the next bf16.
 const STEP: f32 = 1.0 / 128.0;
+/// Dimensions and unit of 16-bit integers: vectors of so many signs have a norm of 2^15 units at most, and what half a unit
+/// in each can make of a score is more than the low halves of their sums hold.
+const LONG: usize = 800;
+const UNIT: f32 = 1.0 / 1024.0;
 
-fn signs(numbers: &mut Numbers) -> Vec<f32> {
-    (0..D).map(|_| [1.0, -1.0][numbers.below(2)]).collect()
+fn signs(d: usize, numbers: &mut Numbers) -> Vec<f32> {
+    (0..d).map(|_| [1.0, -1.0][numbers.below(2)]).collect()
 }
 
-/// `sign * (1 + part * STEP)`, `many` for three fifths of the dimensions, `few` for the others, at random places.
-fn mixed(signs: &[f32], many: f32, few: f32, numbers: &mut Numbers) -> Vec<f32> {
-    let mut parts: Vec<f32> = (0..D).map(|t| if t < D * 3 / 5 { many } else { few }).collect();
-    for t in (1..D).rev() {
+/// `sign * (1 + part * step)`, `many` for three fifths of the dimensions, `few` for the others, at random places.
+fn mixed(signs: &[f32], step: f32, many: f32, few: f32, numbers: &mut Numbers) -> Vec<f32> {
+    let d = signs.len();
+    let mut parts: Vec<f32> = (0..d).map(|t| if t < d * 3 / 5 { many } else { few }).collect();
+    for t in (1..d).rev() {
         parts.swap(t, numbers.below(t + 1));
     }
-    signs.iter().zip(parts).map(|(sign, part)| sign * (1.0 + part * STEP)).collect()
+    signs.iter().zip(parts).map(|(sign, part)| sign * (1.0 + part * step)).collect()
 }
 
 /// Rows against the codewords and their negatives.
@@ -38,9 +44,10 @@ fn what_rounding_the_row_costs() {
     // and are rounded to 1, before it.
     let mut numbers = Numbers::new(61);
     for _ in 0..scaled(20) {
-        let signs = signs(&mut numbers);
-        let codewords = [mixed(&signs, -0.5, -0.5, &mut numbers), mixed(&signs, 1.0, 1.0, &mut numbers)].concat();
-        let rows = (0..17).flat_map(|_| mixed(&signs, 0.49, 0.45, &mut numbers)).collect();
+        let signs = signs(D, &mut numbers);
+        let codewords =
+            [mixed(&signs, STEP, -0.5, -0.5, &mut numbers), mixed(&signs, STEP, 1.0, 1.0, &mut numbers)].concat();
+        let rows = (0..17).flat_map(|_| mixed(&signs, STEP, 0.49, 0.45, &mut numbers)).collect();
         assert_with_negatives("rounded rows", rows, codewords, D);
     }
 }
@@ -50,11 +57,41 @@ fn what_rounding_the_codeword_costs() {
     // The rows are exact. The nearer codeword is rounded down everywhere, the other one up in two fifths, towards more
     // of the cross term.
     let mut numbers = Numbers::new(62);
+    for i in 0..scaled(20) {
+        let (d, step) = [(D, STEP), (LONG, UNIT)][i % 2];
+        let signs = signs(d, &mut numbers);
+        let near = mixed(&signs, step, 0.485, 0.485, &mut numbers);
+        let far = mixed(&signs, step, 0.49, 0.505, &mut numbers);
+        assert_with_negatives("rounded codewords", signs.repeat(5), [near, far].concat(), d);
+    }
+}
+
+#[test]
+fn what_rounding_a_row_to_integers_costs() {
+    // A row across a codeword and its negative: three times in five it lies at 0.49 of the unit towards the one, and is
+    // rounded to zero, else at 0.51 towards the other, and is rounded to one. So it changes sides, and the scores of both
+    // are off by all that rounding can make of them.
+    let mut numbers = Numbers::new(65);
     for _ in 0..scaled(20) {
-        let signs = signs(&mut numbers);
-        let near = mixed(&signs, 0.485, 0.485, &mut numbers);
-        let far = mixed(&signs, 0.49, 0.505, &mut numbers);
-        assert_with_negatives("rounded codewords", signs.repeat(5), [near, far].concat(), D);
+        let signs = signs(LONG, &mut numbers);
+        let across = mixed(&signs, UNIT, 0.49, -0.51, &mut numbers);
+        let rows = across.iter().zip(&signs).map(|(value, sign)| value - sign).collect();
+        assert_with_negatives("rounded to integers", rows, signs, LONG);
+    }
+}
+
+#[test]
+fn sums_of_integers_at_the_end_of_their_range() {
+    // Norms just below and above what 16-bit integers are scaled to: rows along the longest codeword and against it have
+    // the largest sums of all.
+    for d in [17, 50, 64, 1000] {
+        let limit = (32_768.0 - 0.5 * (d as f32).sqrt() - 1.0) / (d as f32).sqrt();
+        for factor in [0.999_999, 1.0, 1.000_001, 1.5] {
+            let along = |part: f32| vec![part * factor * limit; d];
+            let codewords = [1.0, 0.999_9, 0.5, 0.25].map(along).concat();
+            let rows = [1.0, 0.999_95, 0.75, 0.6, 1e-3, -1.0, -0.75, 2.0, -1e4, 1e30].map(along).concat();
+            assert_with_negatives("long", rows, codewords, d);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`panels`] packs the codebook once ([`centre`] says around what), [`rows`] packs blocks of vectors, [`filter`] scores tiles of one against
 //! the other, [`blocks`] splits the rows among threads,
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
-//! the units that multiply two at once ([`pair_kernels`]); few dimensions have a pass of their own,
+//! the units that multiply two at once ([`pair_kernels`]); [`assign_fixed`] over pairs of 16-bit integers
+//! ([`fixed_kernels`], [`fixed_panels`], [`fixed_rows`]), where there are no such units; few dimensions have a pass of their own,
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
 //! [`multiply`] makes products of matrices.
@@ -11,6 +12,7 @@
 pub(crate) mod accumulate;
 mod assign;
 mod assign_f32;
+mod assign_fixed;
 mod assign_pairs;
 mod assign_small;
 mod blocks;
@@ -18,7 +20,11 @@ mod centre;
 pub(crate) mod direct;
 pub(crate) mod exact;
 pub(crate) mod filter;
+mod fixed_kernels;
+mod fixed_panels;
+mod fixed_rows;
 pub(crate) mod gather;
+mod groups;
 pub mod isa;
 mod kernels;
 mod lanes;

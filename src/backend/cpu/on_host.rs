@@ -1,6 +1,8 @@
 //! A codebook prepared for the CPU, in the forms its instruction set works with.
 
 use super::assign::assign;
+use super::fixed_kernels::FixedKernels;
+use super::fixed_panels::FixedPanels;
 use super::isa::Isa;
 use super::kernels::Kernels;
 use super::pair_kernels::PairKernels;
@@ -12,14 +14,15 @@ use crate::backend::{AssignOptions, AssignStats, Precision};
 use crate::matrix::{Element, Matrix, MatrixView};
 use std::sync::OnceLock;
 
-/// The codewords as they came, and packed: for rows in the lanes where dimensions are few, as pairs of bf16 where the
-/// instruction set has a use for them, and as f32 for everything else, which is not packed before something asks for it
+/// The codewords as they came, and packed: for rows in the lanes where dimensions are few, as pairs of bf16 or
+/// of 16-bit integers where the instruction set has a use for them, and as f32 for everything else, which is not packed before something asks for it
 /// where one of the others serves. An exact assignment alone never does, and would pay for both.
 pub(crate) struct OnHost {
     pub codewords: Matrix<f32>,
     isa: Isa,
     small: Option<SmallPanels>,
     pairs: Option<PairPanels>,
+    fixed: Option<FixedPanels>,
     panels: OnceLock<Panels>,
 }
 
@@ -27,8 +30,9 @@ impl OnHost {
     pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
         let small = SmallPanels::new(codewords.view(), Kernels::of(isa), SmallKernels::of(isa));
         let pairs = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords.view(), Kernels::of(isa), pairs));
-        let host = OnHost { codewords, isa, small, pairs, panels: OnceLock::new() };
-        if host.small.is_none() && host.pairs.is_none() {
+        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords.view(), Kernels::of(isa), fixed));
+        let host = OnHost { codewords, isa, small, pairs, fixed, panels: OnceLock::new() };
+        if host.small.is_none() && host.pairs.is_none() && host.fixed.is_none() {
             host.panels();
         }
         host
@@ -41,9 +45,10 @@ impl OnHost {
 
     /// Codewords that no other of lower index equals.
     pub fn distinct(&self) -> usize {
-        match (&self.small, &self.pairs) {
-            (Some(small), _) => small.labels.len(),
-            (_, Some(pairs)) => pairs.len(),
+        match (&self.small, &self.pairs, &self.fixed) {
+            (Some(small), ..) => small.labels.len(),
+            (_, Some(pairs), _) => pairs.len(),
+            (_, _, Some(fixed)) => fixed.len(),
             _ => self.panels().len(),
         }
     }
@@ -57,9 +62,10 @@ impl OnHost {
         sq_distances: &mut [f32],
     ) -> Result<AssignStats, usize> {
         let codewords = self.codewords.view();
-        match (options.precision, &self.small, &self.pairs) {
-            (Precision::Exact, Some(small), _) => assign(x, codewords, small, options, labels, sq_distances),
-            (Precision::Exact, _, Some(pairs)) => assign(x, codewords, pairs, options, labels, sq_distances),
+        match (options.precision, &self.small, &self.pairs, &self.fixed) {
+            (Precision::Exact, Some(small), ..) => assign(x, codewords, small, options, labels, sq_distances),
+            (Precision::Exact, _, Some(pairs), _) => assign(x, codewords, pairs, options, labels, sq_distances),
+            (Precision::Exact, _, _, Some(fixed)) => assign(x, codewords, fixed, options, labels, sq_distances),
             _ => assign(x, codewords, self.panels(), options, labels, sq_distances),
         }
     }

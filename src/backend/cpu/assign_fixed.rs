@@ -1,0 +1,90 @@
+//! The filter pass over pairs of 16-bit integers, for [`super::assign`].
+//!
+//! A twentieth of Gaussian rows stay open, and more where codewords lie close: as with bf16 their candidates come from the
+//! maxima of [`super::groups`].
+
+use super::assign::{Packed, Pass, Verdict};
+use super::blocks::BLOCK_FLOATS;
+use super::fixed_kernels::{LANES, ROWS, STATE, WIDTH};
+use super::fixed_panels::FixedPanels;
+use super::fixed_rows::FixedRows;
+use super::groups::Groups;
+use super::kernels::Kernels;
+use super::rows::RowKind;
+use crate::backend::Precision;
+use crate::matrix::{Element, MatrixView};
+
+impl Packed for FixedPanels {
+    type Pass = PassFixed;
+
+    fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn block_rows(&self) -> usize {
+        let words = self.half() + Groups::of(self.count()).count * LANES;
+        (BLOCK_FLOATS / words).clamp(1, 4096).next_multiple_of(ROWS)
+    }
+}
+
+/// Buffers of the pass.
+#[derive(Default)]
+pub(super) struct PassFixed {
+    rows: FixedRows,
+    state: Vec<i32>,
+    /// `[tiles][groups][ROWS][LANES]`.
+    maxima: Vec<i32>,
+    hits: Vec<(u32, u32)>,
+    found: Vec<u32>,
+}
+
+impl Pass for PassFixed {
+    type Codebook = FixedPanels;
+
+    /// Exact only: f32 ranks better and costs what its promise says.
+    fn pack<T: Element>(&mut self, panels: &FixedPanels, x: MatrixView<'_, T>, _: Precision) {
+        self.rows.pack(x, panels);
+    }
+
+    /// Runs every panel past every tile; the panels of a run stay in the cache.
+    fn run(&mut self, panels: &FixedPanels) {
+        let (kernels, groups) = (panels.fixed_kernels, Groups::of(panels.count()));
+        let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * ROWS * LANES);
+        self.state.resize(tiles * ROWS * STATE, 0);
+        kernels.reset(&mut self.state);
+        self.maxima.resize(tiles * per_tile, 0);
+        for (first, run) in panels.runs(BLOCK_FLOATS) {
+            let states = self.state.chunks_exact_mut(ROWS * STATE).zip(self.maxima.chunks_exact_mut(per_tile));
+            for ((tile, shifts), (state, maxima)) in self.rows.tiles().zip(states) {
+                kernels.best(tile, shifts, run, panels.half(), first, groups.panels, state, maxima);
+            }
+        }
+    }
+
+    fn kinds(&self) -> &[RowKind] {
+        &self.rows.kinds
+    }
+
+    fn verdict(&self, panels: &FixedPanels, i: usize) -> Verdict {
+        let best = panels.fixed_kernels.read(&self.state[i * STATE..(i + 1) * STATE]);
+        let bound = self.rows.bounds[i];
+        Verdict::new(best.position, panels.upper(best.key, bound), panels.lower(best.runner_up, bound))
+    }
+
+    fn candidates(&mut self, panels: &FixedPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
+        let groups = Groups::of(panels.count());
+        let per_tile = groups.count * ROWS * LANES;
+        for &(i, limit) in rows {
+            let maxima = &self.maxima[i / ROWS * per_tile..][..per_tile];
+            let threshold = panels.threshold(limit, self.rows.bounds[i]);
+            self.hits.clear();
+            panels.fixed_kernels.hits(maxima, i % ROWS, threshold, &mut self.hits);
+            groups.labels::<LANES, WIDTH>(&self.hits, &panels.labels, &mut self.found);
+            each(i, &mut self.found);
+        }
+    }
+}

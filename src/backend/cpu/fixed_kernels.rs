@@ -1,0 +1,293 @@
+//! The kernels that multiply pairs of 16-bit integers, and the only doors to them.
+//!
+//! Sums of 32 bits have no rounding of their own: all that a score can be off is what [`super::fixed_panels`] took off
+//! the operands. Two multiplications with an addition each do what four fused multiply-adds of f32 do, and a processor
+//! with three or four vector units for integers and two for multiply-adds does the former sooner.
+//!
+//! The low half of a score says next to nothing about its rank, so that the number of its register takes that place: a
+//! maximum of such keys knows where it comes from.
+//!
+//! Every unsafe block here rests on these checks, made by the safe methods of [`FixedKernels`]:
+//! 1. a table is handed out only for an instruction set that the processor has ([`FixedKernels::of`]);
+//! 2. `tile.len()` is ROWS times a row of `2 * half` integers or more, and `shifts.len() == ROWS`;
+//! 3. `panels.len()` is `(half + 1) * WIDTH` times the number of panels;
+//! 4. the state holds `ROWS * STATE` values;
+//! 5. the maxima hold `ROWS * LANES` values for the group of every panel.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
+
+use super::fixed_panels::{self, SqNorms};
+use super::fixed_rows;
+use super::isa::Isa;
+use std::ops::Range;
+
+/// Rows of a tile. Six take a tenth longer per row on Zen 3, with the same registers to spare: none.
+pub(super) const ROWS: usize = 5;
+/// Lanes of a register.
+pub(super) const LANES: usize = 8;
+/// Codewords of a panel: two registers.
+pub(super) const WIDTH: usize = 2 * LANES;
+/// Values of state per row: per lane the largest key and the second largest.
+pub(super) const STATE: usize = 2 * LANES;
+/// What takes the low half of a score; so many registers there can be.
+pub(super) const REGISTERS: usize = 1 << 16;
+/// Half a squared norm of padding, negated: below every score.
+pub(super) const PADDING: i32 = i32::MIN;
+
+/// The kernels of one instruction set.
+pub(super) struct FixedKernels {
+    best: BestFn,
+    read: unsafe fn(state: &[i32]) -> BestKeys,
+    sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
+    quantize_row: RowFn,
+    quantize_codeword: CodewordFn,
+    hits: HitsFn,
+}
+
+type BestFn = unsafe fn(Pass);
+type RowFn = unsafe fn(row: &[f32], scale: f32, out: &mut [i16]) -> f32;
+type CodewordFn = unsafe fn(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms;
+type HitsFn = unsafe fn(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>);
+
+/// The two largest keys of a row over the panels seen so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BestKeys {
+    pub key: i32,
+    /// Position of its codeword in the packed codebook.
+    pub position: usize,
+    pub runner_up: i32,
+}
+
+/// One tile against consecutive panels.
+struct Pass {
+    tile: *const i16,
+    /// Integers from row to row.
+    stride: usize,
+    /// Per row how far half the squared norms are shifted to come into its scale.
+    shifts: *const i32,
+    panels: *const i32,
+    half: usize,
+    /// Numbers of the panels.
+    ids: Range<usize>,
+    group: usize,
+    state: *mut i32,
+    maxima: *mut i32,
+}
+
+impl FixedKernels {
+    /// The kernels of `isa`; none where it has no such instructions, or the processor lacks it.
+    pub fn of(isa: Isa) -> Option<&'static FixedKernels> {
+        match isa {
+            // Check 1.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if isa.is_available() => Some(&avx2::KERNELS),
+            _ => None,
+        }
+    }
+
+    /// State before the first panel.
+    pub fn reset(&self, state: &mut [i32]) {
+        state.fill(i32::MIN);
+    }
+
+    /// Merges the keys of a tile, `[ROWS]` rows of `half` pairs or more, against consecutive panels, the first of them number `first`,
+    /// into the state, and their largest of every lane and of `group` panels into the maxima, `[groups][ROWS][LANES]`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn best(
+        &self,
+        tile: &[i16],
+        shifts: &[i32],
+        panels: &[i32],
+        half: usize,
+        first: usize,
+        group: usize,
+        state: &mut [i32],
+        maxima: &mut [i32],
+    ) {
+        let count = panels.len() / ((half + 1) * WIDTH);
+        let stride = tile.len() / ROWS;
+        assert!(tile.len() == ROWS * stride && stride >= 2 * half && shifts.len() == ROWS, "check 2");
+        assert_eq!(panels.len(), count * (half + 1) * WIDTH, "check 3");
+        assert_eq!(state.len(), ROWS * STATE, "check 4");
+        assert!(maxima.len() >= (first + count).div_ceil(group) * ROWS * LANES, "check 5");
+        let (tile, shifts, panels) = (tile.as_ptr(), shifts.as_ptr(), panels.as_ptr());
+        let (state, maxima) = (state.as_mut_ptr(), maxima.as_mut_ptr());
+        // SAFETY: checks 1 to 5.
+        unsafe {
+            (self.best)(Pass { tile, stride, shifts, panels, half, ids: first..first + count, group, state, maxima })
+        }
+    }
+
+    /// Reads one row's state.
+    pub fn read(&self, state: &[i32]) -> BestKeys {
+        // SAFETY: check 1.
+        unsafe { (self.read)(state) }
+    }
+
+    /// See [`fixed_rows::sq_norm`].
+    pub fn sq_norm(&self, row: &[f32], scale: f32) -> f32 {
+        // SAFETY: check 1.
+        unsafe { (self.sq_norm)(row, scale) }
+    }
+
+    /// See [`fixed_rows::quantize`].
+    pub fn quantize_row(&self, row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
+        // SAFETY: check 1.
+        unsafe { (self.quantize_row)(row, scale, out) }
+    }
+
+    /// See [`fixed_panels::quantize`].
+    pub fn quantize_codeword(&self, row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
+        // SAFETY: check 1.
+        unsafe { (self.quantize_codeword)(row, mean, scale, out) }
+    }
+
+    /// Groups of panels, with a bit for every lane, where the maximum of row `row` of a tile is `threshold` or more.
+    pub fn hits(&self, maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
+        // SAFETY: check 1.
+        unsafe { (self.hits)(maxima, row, threshold, hits) }
+    }
+}
+
+/// The number of the register that a key carries.
+fn register_of(key: i32) -> usize {
+    key as usize % REGISTERS
+}
+
+/// Merges the lanes of one row's state.
+#[inline(always)]
+fn read(state: &[i32]) -> BestKeys {
+    let (largest, second) = state.split_at(LANES);
+    let (mut key, mut winner) = (largest[0], 0);
+    for (lane, &other) in largest.iter().enumerate() {
+        if other > key {
+            (key, winner) = (other, lane);
+        }
+    }
+    let mut runner_up = second[winner];
+    for (lane, &other) in largest.iter().enumerate() {
+        if lane != winner {
+            runner_up = runner_up.max(other);
+        }
+    }
+    BestKeys { key, position: register_of(key) * LANES + winner, runner_up }
+}
+
+/// Groups and lanes of one row; see [`FixedKernels::hits`].
+#[inline(always)]
+fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
+    let (lines, _) = maxima.as_chunks::<LANES>();
+    for (group, line) in lines.iter().skip(row).step_by(ROWS).enumerate() {
+        let mut lanes = 0;
+        for (lane, &key) in line.iter().enumerate() {
+            lanes |= u32::from(key >= threshold) << lane;
+        }
+        if lanes != 0 {
+            hits.push((group as u32, lanes));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    pub static KERNELS: FixedKernels = FixedKernels { best, read, sq_norm, quantize_row, quantize_codeword, hits };
+
+    /// Scores of a tile against a panel. Ten sums stay in registers beside two of codewords, a broadcast pair and a
+    /// product.
+    ///
+    /// # Safety
+    /// Checks 1 to 3. A function of its own that returns the sums: indexed further on, they would be kept in memory.
+    #[allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
+    #[inline(always)]
+    unsafe fn dot(
+        tile: *const i16,
+        stride: usize,
+        shifts: *const i32,
+        panel: *const i32,
+        half: usize,
+    ) -> [[__m256i; 2]; ROWS] {
+        // SAFETY: every step is below half: each row has a pair there, and the panel WIDTH after its first WIDTH words.
+        unsafe {
+            let halves = [_mm256_loadu_si256(panel.cast()), _mm256_loadu_si256(panel.add(LANES).cast())];
+            let padding = halves.map(|halves| _mm256_cmpeq_epi32(halves, _mm256_set1_epi32(PADDING)));
+            let mut acc = [halves; ROWS];
+            for row in 0..ROWS {
+                let shift = _mm_cvtsi32_si128(*shifts.add(row));
+                for reg in 0..2 {
+                    let shifted = _mm256_sra_epi32(halves[reg], shift);
+                    acc[row][reg] = _mm256_blendv_epi8(shifted, halves[reg], padding[reg]);
+                }
+            }
+            let pairs = panel.add(WIDTH);
+            for step in 0..half {
+                let e0 = _mm256_loadu_si256(pairs.add(step * WIDTH).cast());
+                let e1 = _mm256_loadu_si256(pairs.add(step * WIDTH + LANES).cast());
+                for row in 0..ROWS {
+                    let z = _mm256_set1_epi32(tile.add(row * stride + 2 * step).cast::<i32>().read_unaligned());
+                    acc[row][0] = _mm256_add_epi32(acc[row][0], _mm256_madd_epi16(z, e0));
+                    acc[row][1] = _mm256_add_epi32(acc[row][1], _mm256_madd_epi16(z, e1));
+                }
+            }
+            acc
+        }
+    }
+
+    /// # Safety
+    /// Checks 1 to 5.
+    #[target_feature(enable = "avx2")]
+    unsafe fn best(pass: Pass) {
+        let Pass { tile, stride, shifts, mut panels, half, ids, group, state, maxima } = pass;
+        for id in ids {
+            // SAFETY: by check 3 a whole panel lies ahead; by checks 4 and 5 every row has its state and its line of
+            // maxima in the group of this panel.
+            unsafe {
+                let scores = dot(tile, stride, shifts, panels, half);
+                let joins = id % group != 0;
+                let line = maxima.add(id / group * ROWS * LANES);
+                let registers = [_mm256_set1_epi32(2 * id as i32), _mm256_set1_epi32(2 * id as i32 + 1)];
+                for (row, scores) in scores.iter().enumerate() {
+                    let state: *mut __m256i = state.add(row * STATE).cast();
+                    let (best, second) = (_mm256_loadu_si256(state), _mm256_loadu_si256(state.add(1)));
+                    // The low half of every score from the number of its register.
+                    let first = _mm256_blend_epi16::<0x55>(scores[0], registers[0]);
+                    let other = _mm256_blend_epi16::<0x55>(scores[1], registers[1]);
+                    let (larger, smaller) = (_mm256_max_epi32(first, other), _mm256_min_epi32(first, other));
+                    let rival = _mm256_max_epi32(smaller, _mm256_min_epi32(larger, best));
+                    _mm256_storeu_si256(state, _mm256_max_epi32(best, larger));
+                    _mm256_storeu_si256(state.add(1), _mm256_max_epi32(second, rival));
+                    let line: *mut __m256i = line.add(row * LANES).cast();
+                    let most = if joins { _mm256_max_epi32(larger, _mm256_loadu_si256(line)) } else { larger };
+                    _mm256_storeu_si256(line, most);
+                }
+                panels = panels.add((half + 1) * WIDTH);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn read(state: &[i32]) -> BestKeys {
+        super::read(state)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn sq_norm(row: &[f32], scale: f32) -> f32 {
+        fixed_rows::sq_norm(row, scale)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn quantize_row(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
+        fixed_rows::quantize(row, scale, out)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
+        fixed_panels::quantize(row, mean, scale, out)
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
+        super::hits(maxima, row, threshold, hits)
+    }
+}
