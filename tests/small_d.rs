@@ -220,3 +220,53 @@ fn blocks_strides_and_element_types() {
         assert_assign_exact(&format!("bf16 {n}"), x, e.view());
     }
 }
+
+#[test]
+fn many_codewords_of_few_dimensions() {
+    // Enough for codewords that lie together to be looked at alone: random ones, clusters, ties on a grid, repetitions, and
+    // rows of every distance.
+    let mut numbers = Numbers::new(77);
+    for (k, d) in [(4096, 1), (4096, 2), (4100, 3), (8192, 4), (9000, 5)] {
+        let n = scaled(60);
+        let gaussian = numbers.gaussians(k * d);
+        let mut clusters = gaussian.clone();
+        for (j, row) in clusters.chunks_exact_mut(d).enumerate() {
+            row.iter_mut().for_each(|v| *v = *v * 0.01 + (j % 7) as f32);
+        }
+        let mut repeated = gaussian.clone();
+        repeated.copy_within(..k / 3 * d, k / 2 * d);
+        let grid = numbers.integers(k * d, if d < 3 { 2000 } else { 12 });
+        for (name, e) in [("gaussian", gaussian), ("clusters", clusters), ("repeated", repeated), ("grid", grid)] {
+            let mut x = numbers.gaussians(n * d);
+            for (i, row) in x.chunks_exact_mut(d).enumerate() {
+                let scale = [1.0, 1.0, 3.0, 0.0, 1e3, 1e9, 1e25, 1e-25][i % 8];
+                row.iter_mut().for_each(|v| *v *= scale);
+                if i % 8 == 1 {
+                    // Halfway between two codewords, or on a grid as far from many.
+                    let [a, b] = [i * 37 % k, i * 91 % k].map(|j| &e[j * d..][..d]);
+                    row.iter_mut().zip(a.iter().zip(b)).for_each(|(v, (a, b))| *v = (a + b) / 2.0);
+                }
+            }
+            assert_assign_exact(&format!("{name}, {k} x {d}"), matrix(x, n, d).view(), matrix(e, k, d).view());
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_not_finite_beside_many_codewords() {
+    let mut numbers = Numbers::new(78);
+    let (n, k, d) = (40, 8192, 4);
+    let (mut x, e) = (numbers.gaussians(n * d), matrix(numbers.gaussians(k * d), k, d));
+    x[7 * d + 1] = f32::NAN;
+    x[20 * d] = f32::INFINITY;
+    let options = AssignOptions { non_finite: NonFinite::Sentinel, ..Default::default() };
+    let got = assign(matrix(x.clone(), n, d).view(), &codebook(e.view()), options).unwrap();
+    let refused = assign(matrix(x.clone(), n, d).view(), &codebook(e.view()), AssignOptions::default());
+    assert!(matches!(refused, Err(Error::NonFinite { row: 7, .. })), "{refused:?}");
+    assert_eq!((got.labels[7], got.labels[20]), (SENTINEL, SENTINEL));
+    let rest: Vec<usize> = (0..n).filter(|&i| i != 7 && i != 20).collect();
+    let rows: Vec<f32> = rest.iter().flat_map(|&i| x[i * d..][..d].to_vec()).collect();
+    let expected = assert_assign_exact("finite", matrix(rows, rest.len(), d).view(), e.view());
+    let labels: Vec<u32> = rest.iter().map(|&i| got.labels[i]).collect();
+    assert_eq!(labels, expected.labels);
+}

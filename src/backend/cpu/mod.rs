@@ -5,17 +5,21 @@
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
 //! the units that multiply two at once ([`pair_kernels`]); [`assign_fixed`] over pairs of 16-bit integers
 //! ([`fixed_kernels`], [`fixed_panels`], [`fixed_rows`]), where there are no such units; few dimensions have a pass of their own,
-//! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]);
+//! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]),
+//! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
 //! [`multiply`] makes products of matrices.
 
 pub(crate) mod accumulate;
 mod assign;
+mod assign_boxes;
 mod assign_f32;
 mod assign_fixed;
 mod assign_pairs;
 mod assign_small;
 mod blocks;
+mod box_kernels;
+mod box_panels;
 mod centre;
 pub(crate) mod direct;
 pub(crate) mod exact;

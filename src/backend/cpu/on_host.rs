@@ -1,6 +1,8 @@
 //! A codebook prepared for the CPU, in the forms its instruction set works with.
 
 use super::assign::assign;
+use super::box_kernels::BoxKernels;
+use super::box_panels::BoxPanels;
 use super::fixed_kernels::FixedKernels;
 use super::fixed_panels::FixedPanels;
 use super::isa::Isa;
@@ -14,25 +16,52 @@ use crate::backend::{AssignOptions, AssignStats, Precision};
 use crate::matrix::{Element, Matrix, MatrixView};
 use std::sync::OnceLock;
 
-/// The codewords as they came, and packed: for rows in the lanes where dimensions are few, as pairs of bf16 or
-/// of 16-bit integers where the instruction set has a use for them, and as f32 for everything else, which is not packed before something asks for it
-/// where one of the others serves. An exact assignment alone never does, and would pay for both.
+/// The codewords as they came, and packed for exact assignments; and as f32 panels for everything else, which are not
+/// packed before something asks for them where another form serves. An exact assignment alone never does, and would pay for
+/// both.
 pub(crate) struct OnHost {
     pub codewords: Matrix<f32>,
     isa: Isa,
-    small: Option<SmallPanels>,
-    pairs: Option<PairPanels>,
-    fixed: Option<FixedPanels>,
+    form: Form,
     panels: OnceLock<Panels>,
+}
+
+/// What serves exact assignments.
+enum Form {
+    /// Few dimensions and many codewords: boxes of those that lie together.
+    Boxes(BoxPanels),
+    /// Few dimensions: rows in the lanes.
+    Small(SmallPanels),
+    /// Pairs of bf16, where the instruction set multiplies them.
+    Pairs(PairPanels),
+    /// Pairs of 16-bit integers, likewise.
+    Fixed(FixedPanels),
+    /// The f32 panels.
+    F32,
+}
+
+impl Form {
+    fn of(codewords: MatrixView<'_, f32>, isa: Isa) -> Form {
+        let kernels = Kernels::of(isa);
+        if let Some(boxes) = BoxPanels::new(codewords, kernels, BoxKernels::of(isa)) {
+            return Form::Boxes(boxes);
+        }
+        if let Some(small) = SmallPanels::new(codewords, kernels, SmallKernels::of(isa)) {
+            return Form::Small(small);
+        }
+        if let Some(pairs) = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords, kernels, pairs)) {
+            return Form::Pairs(pairs);
+        }
+        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords, kernels, fixed));
+        fixed.map_or(Form::F32, Form::Fixed)
+    }
 }
 
 impl OnHost {
     pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
-        let small = SmallPanels::new(codewords.view(), Kernels::of(isa), SmallKernels::of(isa));
-        let pairs = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords.view(), Kernels::of(isa), pairs));
-        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords.view(), Kernels::of(isa), fixed));
-        let host = OnHost { codewords, isa, small, pairs, fixed, panels: OnceLock::new() };
-        if host.small.is_none() && host.pairs.is_none() && host.fixed.is_none() {
+        let form = Form::of(codewords.view(), isa);
+        let host = OnHost { codewords, isa, form, panels: OnceLock::new() };
+        if matches!(host.form, Form::F32) {
             host.panels();
         }
         host
@@ -45,11 +74,12 @@ impl OnHost {
 
     /// Codewords that no other of lower index equals.
     pub fn distinct(&self) -> usize {
-        match (&self.small, &self.pairs, &self.fixed) {
-            (Some(small), ..) => small.labels.len(),
-            (_, Some(pairs), _) => pairs.len(),
-            (_, _, Some(fixed)) => fixed.len(),
-            _ => self.panels().len(),
+        match &self.form {
+            Form::Boxes(boxes) => boxes.labels.len(),
+            Form::Small(small) => small.labels.len(),
+            Form::Pairs(pairs) => pairs.len(),
+            Form::Fixed(fixed) => fixed.len(),
+            Form::F32 => self.panels().len(),
         }
     }
 
@@ -62,11 +92,14 @@ impl OnHost {
         sq_distances: &mut [f32],
     ) -> Result<AssignStats, usize> {
         let codewords = self.codewords.view();
-        match (options.precision, &self.small, &self.pairs, &self.fixed) {
-            (Precision::Exact, Some(small), ..) => assign(x, codewords, small, options, labels, sq_distances),
-            (Precision::Exact, _, Some(pairs), _) => assign(x, codewords, pairs, options, labels, sq_distances),
-            (Precision::Exact, _, _, Some(fixed)) => assign(x, codewords, fixed, options, labels, sq_distances),
-            _ => assign(x, codewords, self.panels(), options, labels, sq_distances),
+        match (options.precision, &self.form) {
+            (Precision::Exact, Form::Boxes(boxes)) => assign(x, codewords, boxes, options, labels, sq_distances),
+            (Precision::Exact, Form::Small(small)) => assign(x, codewords, small, options, labels, sq_distances),
+            (Precision::Exact, Form::Pairs(pairs)) => assign(x, codewords, pairs, options, labels, sq_distances),
+            (Precision::Exact, Form::Fixed(fixed)) => assign(x, codewords, fixed, options, labels, sq_distances),
+            (Precision::Exact, Form::F32) | (Precision::Fast, _) => {
+                assign(x, codewords, self.panels(), options, labels, sq_distances)
+            }
         }
     }
 }

@@ -18,18 +18,24 @@ pub(super) struct Certain<'a> {
 /// Position of no codeword.
 pub(super) const OPEN: u32 = u32::MAX;
 
-/// Lanes of a panel that can have the codeword nearest to z: one or more bits. PARTS registers are a panel.
+/// What the computed squared distance of a codeword can be at most where it is the nearest, given the least of them.
 ///
 /// Sums of squared differences in f32, of up to 16 dimensions: [`super::direct::f32_bound`] has r = 21 u for these, and
 /// 17 2^-149 for what underflows. The real squared distance of a sum s lies within s (1 -+ r) -+ 17 2^-149, so that a
-/// codeword can be as near as that of the least sum where s (1 - r) <= least (1 + r) + 34 2^-149. The limit below is
+/// codeword can be as near as that of the least sum where s (1 - r) <= least (1 + r) + 34 2^-149. The limit is
 /// above that with its own roundings: 48 u for 42 u, and 64 2^-149 for 35. A sum that overflowed lies above any limit
 /// that did not.
+#[inline(always)]
+pub(super) fn limit_of(least: f32) -> f32 {
+    least * (1.0 + 24.0 * f32::EPSILON) + f32::from_bits(1 << 6)
+}
+
+/// Squared distances of z to a panel of codewords, rounded. PARTS registers are a panel.
 ///
 /// # Safety
 /// Check 1.
 #[inline(always)]
-unsafe fn nearest_lanes<L: Lanes, const PARTS: usize>(z: &[f32], codewords: &[[f32; PANEL]]) -> u32 {
+pub(super) unsafe fn sq_l2<L: Lanes, const PARTS: usize>(z: &[f32], codewords: &[[f32; PANEL]]) -> [L; PARTS] {
     const { assert!(PARTS * L::WIDTH == PANEL) }
     // SAFETY: the parts of a step are its PANEL values.
     unsafe {
@@ -41,14 +47,37 @@ unsafe fn nearest_lanes<L: Lanes, const PARTS: usize>(z: &[f32], codewords: &[[f
                 sums[part] = difference.mul_add(difference, sums[part]);
             }
         }
-        let mut least = sums[0];
+        sums
+    }
+}
+
+/// The least of a panel's values.
+///
+/// # Safety
+/// Check 1.
+#[inline(always)]
+pub(super) unsafe fn least<L: Lanes, const PARTS: usize>(values: [L; PARTS]) -> f32 {
+    // SAFETY: check 1.
+    unsafe {
+        let mut least = values[0];
         for part in 1..PARTS {
-            least = least.min(sums[part]);
+            least = least.min(values[part]);
         }
-        let limit = L::splat(least.least() * (1.0 + 24.0 * f32::EPSILON) + f32::from_bits(1 << 6));
-        let mut lanes = 0;
+        least.least()
+    }
+}
+
+/// A bit for every value of a panel that is `limit` or less.
+///
+/// # Safety
+/// Check 1.
+#[inline(always)]
+pub(super) unsafe fn up_to<L: Lanes, const PARTS: usize>(values: [L; PARTS], limit: f32) -> u32 {
+    // SAFETY: check 1.
+    unsafe {
+        let (mut lanes, limit) = (0, L::splat(limit));
         for part in 0..PARTS {
-            lanes |= sums[part].up_to(limit) << (part * L::WIDTH);
+            lanes |= values[part].up_to(limit) << (part * L::WIDTH);
         }
         lanes
     }
@@ -72,7 +101,10 @@ pub(super) unsafe fn nearest<L: Lanes, const PARTS: usize>(
         if certain {
             let panel = panel.to_bits() as usize;
             // SAFETY: check 1.
-            let lanes = unsafe { nearest_lanes::<L, PARTS>(z, &steps[panel * d..][..d]) };
+            let lanes = unsafe {
+                let sums = sq_l2::<L, PARTS>(z, &steps[panel * d..][..d]);
+                up_to(sums, limit_of(least(sums)))
+            };
             if lanes.is_power_of_two() {
                 *position = (panel * PANEL) as u32 + lanes.trailing_zeros();
             }
