@@ -17,6 +17,7 @@ KERNELS = {
     "fixed_kernels::avx2::best": "pairs of integers, AVX2",
     "small_kernels::avx512::best": "few dimensions, AVX-512",
     "small_kernels::avx2::best": "few dimensions, AVX2",
+    "small_fixed_kernels::avx2::best": "few dimensions, pairs of integers, AVX2",
     "kernels::avx512::scores": "all scores, AVX-512",
 }
 # What is counted, in this order; an instruction belongs to the first that fits.

@@ -277,6 +277,16 @@ impl<'a, T: Element> MatrixView<'a, T> {
         (self.row_stride == self.cols).then(|| &self.data[..self.rows * self.cols])
     }
 
+    /// The same numbers as f32: the view itself where it is f32 already, else a copy in `buffer`, gaps included.
+    pub(crate) fn as_f32<'b>(&self, buffer: &'b mut Vec<f32>) -> MatrixView<'b, f32>
+    where
+        'a: 'b,
+    {
+        let len = self.rows.checked_sub(1).map_or(0, |last| last * self.row_stride + self.cols);
+        let MatrixView { data, rows, cols, row_stride } = *self;
+        MatrixView { data: T::as_f32(&data[..len], buffer), rows, cols, row_stride }
+    }
+
     /// All elements as f32, row after row; `to` has as many.
     pub(crate) fn widen_into(&self, to: &mut [f32])
     where

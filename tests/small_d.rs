@@ -270,3 +270,52 @@ fn rows_that_are_not_finite_beside_many_codewords() {
     let labels: Vec<u32> = rest.iter().map(|&i| got.labels[i]).collect();
     assert_eq!(labels, expected.labels);
 }
+
+#[test]
+fn what_rounding_to_integers_costs() {
+    // Norms of signs in 16 dimensions, and of fillers half as long again, are 2^15 units at most where the unit is 2^-12.
+    let (d, unit) = (16, 1.0 / 4096.0);
+    let mut numbers = Numbers::new(79);
+    for _ in 0..scaled(40) {
+        let signs: Vec<f32> = (0..d).map(|_| [1.0, -1.0][numbers.below(2)]).collect();
+        // Nine components with one part of a unit more, seven with another, at random places.
+        let mut mixed = |many: f32, few: f32| {
+            let mut parts: Vec<f32> = (0..d).map(|t| if t < 9 { many } else { few }).collect();
+            (1..d).rev().for_each(|t| parts.swap(t, numbers.below(t + 1)));
+            signs.iter().zip(parts).map(|(sign, part)| sign * (1.0 + part * unit)).collect::<Vec<f32>>()
+        };
+        // A row across the signs and their negatives: nearer to the signs by a little, but not once it is rounded.
+        let across: Vec<f32> = mixed(0.49, -0.51).iter().zip(&signs).map(|(value, sign)| value - sign).collect();
+        // Codewords next to a row: the nearer one loses by rounding, the farther one does not.
+        let (near, far) = (mixed(0.485, 0.485), mixed(0.49, 0.505));
+        let filler =
+            |i: usize| signs.iter().enumerate().map(move |(t, sign)| if t == i { -1.5 * sign } else { 1.5 * sign });
+        let fillers: Vec<f32> = (0..16).flat_map(filler).collect();
+        let between = |first: &[f32], second: &[f32]| {
+            let codewords = [first, &fillers, second].concat();
+            let negatives: Vec<f32> = codewords.iter().map(|v| -v).collect();
+            [codewords, negatives].concat()
+        };
+        for (name, rows, codewords) in [
+            ("rounded row", &across, between(&signs, &fillers[..0])),
+            ("rounded codewords", &signs, between(&near, &far)),
+        ] {
+            let k = codewords.len() / d;
+            assert_assign_exact(name, matrix(rows.repeat(3), 3, d).view(), matrix(codewords, k, d).view());
+        }
+    }
+}
+
+#[test]
+fn sums_of_integers_at_the_end_of_their_range() {
+    for d in [8, 11, 16] {
+        let limit = (32_768.0 - 0.5 * (d as f32).sqrt() - 1.0) / (d as f32).sqrt();
+        for factor in [0.999_999, 1.0, 1.000_001, 1.5] {
+            let along = |part: f32| vec![part * factor * limit; d];
+            let parts: Vec<f32> = (0..10).map(|i| 1.0 - 0.07 * i as f32).collect();
+            let codewords: Vec<f32> = parts.iter().flat_map(|&part| [along(part), along(-part)].concat()).collect();
+            let rows = [1.0, 0.999_95, 0.75, 0.6, 1e-3, -1.0, -0.75, 2.0, -1e4, 1e30, 0.0].map(along).concat();
+            assert_assign_exact("long", matrix(rows, 11, d).view(), matrix(codewords, 20, d).view());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Nearest codeword of every row: filter pass, certificate, another look where it fails, rounded distance.
 
 use super::blocks::FirstBad;
-use super::exact::{ExactSum, round_sq_l2};
+use super::exact::round_exact_sq_l2;
 use super::kernels::Kernels;
 use super::look::{Look, Tier};
 use super::rows::RowKind;
@@ -161,14 +161,23 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
 
     /// The rounded distance of every row to its codeword.
     fn distances<T: Element>(&mut self, job: &Job<'_, T, P::Codebook>, labels: &mut [u32], sq_distances: &mut [f32]) {
-        let (sum, kernels): (&mut ExactSum, _) = (&mut self.look.sum, job.packed.kernels());
-        for (i, (label, sq_distance)) in labels.iter_mut().zip(sq_distances).enumerate() {
-            if self.pass.kinds()[i] == RowKind::NonFinite {
-                (*label, *sq_distance) = (SENTINEL, f32::NAN);
-                continue;
+        // Rows that are not finite have no label; any will do until they get theirs.
+        for (label, &kind) in labels.iter_mut().zip(self.pass.kinds()) {
+            if kind == RowKind::NonFinite {
+                *label = 0;
             }
-            let (z, e) = (T::as_f32(job.x.row(i), &mut self.wide), job.codewords.row(*label as usize));
-            *sq_distance = round_sq_l2(z, e, kernels.sq_l2_f64(z, e), sum);
+        }
+        let x = job.x.as_f32(&mut self.wide);
+        job.packed.kernels().sq_distances(x, job.codewords, labels, sq_distances);
+        for (i, sq_distance) in sq_distances.iter_mut().enumerate().filter(|(_, sq_distance)| sq_distance.is_nan()) {
+            if self.pass.kinds()[i] != RowKind::NonFinite {
+                *sq_distance = round_exact_sq_l2(x.row(i), job.codewords.row(labels[i] as usize), &mut self.look.sum);
+            }
+        }
+        for (i, &kind) in self.pass.kinds().iter().enumerate() {
+            if kind == RowKind::NonFinite {
+                (labels[i], sq_distances[i]) = (SENTINEL, f32::NAN);
+            }
         }
     }
 }

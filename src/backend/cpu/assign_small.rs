@@ -7,16 +7,16 @@ use super::assign::{Packed, Pass, Verdict};
 use super::kernels::Kernels;
 use super::rows::RowKind;
 use super::small_kernels::PANEL;
-use super::small_nearest::{Certain, OPEN};
+use super::small_nearest::OPEN;
 use super::small_panels::SmallPanels;
 use super::small_rows::SmallRows;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
 
 /// Floats of panels in a run: half of a common first-level cache, the other half is for a tile.
-const RUN_FLOATS: usize = 4096;
+pub(super) const RUN_FLOATS: usize = 4096;
 /// Rows of a block: they stay in a second-level cache, packed and as they came.
-const BLOCK_ROWS: usize = 1024;
+pub(super) const BLOCK_ROWS: usize = 1024;
 
 impl Packed for SmallPanels {
     type Pass = PassSmall;
@@ -39,8 +39,8 @@ impl Packed for SmallPanels {
 pub(super) struct PassSmall {
     rows: SmallRows,
     state: Vec<f32>,
-    /// Per row of whole tiles: whether the panel is certain.
-    certain: Vec<bool>,
+    /// Per row of whole tiles the panel that has its codeword, [`OPEN`] where that is not certain.
+    certain: Vec<u32>,
     /// Per row of whole tiles the position of its codeword, [`OPEN`] where that is not certain.
     nearest: Vec<u32>,
     tile: Vec<f32>,
@@ -77,14 +77,13 @@ impl Pass for PassSmall {
                 kernels.best(tile, norms, run, d, first, state);
             }
         }
-        self.certain.resize(tiles * kernels.rows, false);
+        self.certain.resize(tiles * kernels.rows, OPEN);
         self.nearest.resize(tiles * kernels.rows, OPEN);
         let states = self.state.chunks_exact(per_tile).zip(self.certain.chunks_exact_mut(kernels.rows));
         let nearest = self.nearest.chunks_exact_mut(kernels.rows).zip(self.rows.plain());
         for (((state, certain), (positions, plain)), (_, norms)) in states.zip(nearest).zip(self.rows.tiles()) {
             kernels.certain(state, norms, &panels.bounds, certain);
-            let rows = Certain { plain, panels: &state[2 * kernels.rows..], certain };
-            kernels.nearest(rows, &panels.exact, d, positions);
+            kernels.nearest(plain, certain, &panels.exact, d, positions);
         }
     }
 
@@ -104,7 +103,7 @@ impl Pass for PassSmall {
     /// The panel where that is certain; else, tile by tile, the values of all panels once more.
     fn candidates(&mut self, panels: &SmallPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
         let (kernels, d) = (panels.small_kernels, panels.d);
-        let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| self.certain[i]);
+        let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| self.certain[i] != OPEN);
         for (i, _) in ties {
             let (_, panel) = self.best(panels, i);
             self.found.clear();

@@ -110,7 +110,7 @@ unsafe fn search<L: Lanes, const PARTS: usize>(rows: &[f32], d: usize, boxes: Bo
             }
             let distances = to_boxes::<L, PARTS>(z, &boxes.panels[nearest_run * d..][..d]);
             let panel = nearest_run * PANEL + up_to(distances, least(distances)).trailing_zeros() as usize;
-            let mut best = least(sq_l2::<L, PARTS>(z, boxes.codewords_of(panel, d)));
+            let mut best = least(sq_l2::<L, PARTS, PANEL>(z, boxes.codewords_of(panel, d)));
             // Every panel whose box is no farther. Nothing is known of sums that overflowed.
             visited.clear();
             let overflow = limit_of(best) == f32::INFINITY;
@@ -129,7 +129,7 @@ unsafe fn search<L: Lanes, const PARTS: usize>(rows: &[f32], d: usize, boxes: Bo
                         let panel = run * PANEL + near_panels.trailing_zeros() as usize;
                         near_panels &= near_panels - 1;
                         *visits += 1;
-                        let sum = least(sq_l2::<L, PARTS>(z, boxes.codewords_of(panel, d)));
+                        let sum = least(sq_l2::<L, PARTS, PANEL>(z, boxes.codewords_of(panel, d)));
                         if sum <= limit_of(best) {
                             visited.push((panel, sum));
                             best = if sum < best { sum } else { best };
@@ -141,7 +141,7 @@ unsafe fn search<L: Lanes, const PARTS: usize>(rows: &[f32], d: usize, boxes: Bo
             let (limit, first) = (limit_of(best), candidates.len());
             for &(panel, sum) in visited.iter() {
                 if sum <= limit {
-                    let mut lanes = up_to(sq_l2::<L, PARTS>(z, boxes.codewords_of(panel, d)), limit);
+                    let mut lanes = up_to(sq_l2::<L, PARTS, PANEL>(z, boxes.codewords_of(panel, d)), limit);
                     while lanes != 0 {
                         candidates.push((panel * PANEL) as u32 + lanes.trailing_zeros());
                         lanes &= lanes - 1;

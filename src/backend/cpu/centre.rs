@@ -12,18 +12,15 @@ const RUN: usize = 64;
 /// Labels of the distinct codewords, and every repetition with the label it repeats. Equal numbers are equal:
 /// 0 and -0 too.
 pub(super) fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u32)>) {
-    use std::hash::Hasher;
     let k = codewords.rows();
-    let mut order: Vec<(u64, u32)> = (0..k as u32)
-        .into_par_iter()
-        .map(|j| {
-            let mut hasher = std::hash::DefaultHasher::new();
-            for &value in codewords.row(j as usize) {
-                hasher.write_u32((value + 0.0).to_bits());
-            }
-            (hasher.finish(), j)
+    let factors: Vec<u64> = (1..=codewords.cols() as u64).map(mixed).collect();
+    let hash = |j: u32| {
+        let row = codewords.row(j as usize).iter().zip(&factors);
+        row.fold(0u64, |sum, (&value, &factor)| {
+            sum.wrapping_add(u64::from((value + 0.0).to_bits()).wrapping_mul(factor))
         })
-        .collect();
+    };
+    let mut order: Vec<(u64, u32)> = (0..k as u32).into_par_iter().map(|j| (hash(j), j)).collect();
     order.par_sort_unstable();
     let mut repeats = Vec::new();
     for run in order.chunk_by(|a, b| a.0 == b.0) {
@@ -42,6 +39,15 @@ pub(super) fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u
         repeated[j as usize] = true;
     }
     ((0..k as u32).filter(|&j| !repeated[j as usize]).collect(), repeats)
+}
+
+/// A number with the bits of another well mixed: a step of SplitMix64 (Steele, Lea and Flood 2014). A sum of products with
+/// such numbers seldom is the same for two vectors (multilinear hashing), and needs no product before the next.
+fn mixed(number: u64) -> u64 {
+    let z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) | 1
 }
 
 /// The mean of the distinct codewords and the largest magnitude of a component around it, or none where it does not

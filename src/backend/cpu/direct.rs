@@ -1,5 +1,8 @@
 //! Squared distances by direct differences, for any instruction set, and how far off they can be.
 
+use super::exact::round_f64;
+use crate::matrix::MatrixView;
+
 /// Relative and absolute bound of [`sq_l2_f32`]; none for vectors so long that f32 says nothing.
 pub(crate) fn f32_bound(d: usize) -> Option<(f64, f64)> {
     // On the way of each term: the difference (twice, it is squared), the square, its running sum, the sum of sums.
@@ -34,6 +37,42 @@ fn lowest_bit(value: f32) -> i32 {
         (0, 0) => i32::MAX,
         (0, _) => -149 + fraction.trailing_zeros() as i32,
         _ => exponent - 150 + (fraction | 0x80_0000).trailing_zeros() as i32,
+    }
+}
+
+/// Squared distances of rows to the codewords of their labels, correctly rounded; NaN where [`sq_l2_f64`] does not tell.
+#[inline(always)]
+pub(super) fn sq_distances(
+    x: MatrixView<'_, f32>,
+    codewords: MatrixView<'_, f32>,
+    labels: &[u32],
+    sq_distances: &mut [f32],
+) {
+    // Known lengths unroll.
+    match x.cols() {
+        4 => sq_distances_of::<4>(x, codewords, labels, sq_distances),
+        8 => sq_distances_of::<8>(x, codewords, labels, sq_distances),
+        16 => sq_distances_of::<16>(x, codewords, labels, sq_distances),
+        d => {
+            for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
+                let sum = sq_l2_f64(x.row(i), codewords.row(label as usize));
+                *sq_distance = round_f64(sum, d).unwrap_or(f32::NAN);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sq_distances_of<const D: usize>(
+    x: MatrixView<'_, f32>,
+    codewords: MatrixView<'_, f32>,
+    labels: &[u32],
+    sq_distances: &mut [f32],
+) {
+    for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
+        if let ([z], [e]) = (x.row(i).as_chunks::<D>().0, codewords.row(label as usize).as_chunks::<D>().0) {
+            *sq_distance = round_f64(sq_l2_f64(z, e), D).unwrap_or(f32::NAN);
+        }
     }
 }
 

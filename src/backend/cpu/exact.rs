@@ -77,15 +77,21 @@ impl ExactSum {
 /// The real squared distance rounded to the nearest f32, given its f64 value within [`f64_bound`].
 #[inline]
 pub(super) fn round_sq_l2(z: &[f32], e: &[f32], sq_l2: f64, sum: &mut ExactSum) -> f32 {
+    round_f64(sq_l2, z.len()).unwrap_or_else(|| round_exact_sq_l2(z, e, sum))
+}
+
+/// The f32 nearest to every number within [`f64_bound`] of the sum of so many squares; none where there are two.
+#[inline(always)]
+pub(super) fn round_f64(sq_l2: f64, d: usize) -> Option<f32> {
     // Twice the bound: the two products below round as well.
-    let slack = 2.0 * f64_bound(z.len());
+    let slack = 2.0 * f64_bound(d);
     let (low, high) = ((sq_l2 * (1.0 - slack)) as f32, (sq_l2 * (1.0 + slack)) as f32);
-    if low == high { low } else { round_exact_sq_l2(z, e, sum) }
+    (low == high).then_some(low)
 }
 
 /// The rare part, on its own so that the other can be inlined.
 #[cold]
-fn round_exact_sq_l2(z: &[f32], e: &[f32], sum: &mut ExactSum) -> f32 {
+pub(super) fn round_exact_sq_l2(z: &[f32], e: &[f32], sum: &mut ExactSum) -> f32 {
     sum.clear();
     for (&z, &e) in z.iter().zip(e) {
         let (z, e) = (f64::from(z), f64::from(e));

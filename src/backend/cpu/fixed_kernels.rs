@@ -211,7 +211,8 @@ mod avx2 {
         // SAFETY: every step is below half: each row has a pair there, and the panel WIDTH after its first WIDTH words.
         unsafe {
             let halves = [_mm256_loadu_si256(panel.cast()), _mm256_loadu_si256(panel.add(LANES).cast())];
-            let padding = halves.map(|halves| _mm256_cmpeq_epi32(halves, _mm256_set1_epi32(PADDING)));
+            let none = _mm256_set1_epi32(PADDING);
+            let padding = [_mm256_cmpeq_epi32(halves[0], none), _mm256_cmpeq_epi32(halves[1], none)];
             let mut acc = [halves; ROWS];
             for row in 0..ROWS {
                 let shift = _mm_cvtsi32_si128(*shifts.add(row));

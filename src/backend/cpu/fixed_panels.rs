@@ -40,7 +40,7 @@ const MAX_D: usize = 1 << 15;
 /// Norms of rounded vectors are at most this.
 pub(super) const NORM: f64 = 32768.0;
 /// What half a squared norm can be off, in units of the sum.
-const OFF: f64 = 2.0;
+pub(super) const OFF: f64 = 2.0;
 /// What the low half of a sum can say.
 const LOW: f64 = 65535.0;
 /// Longest codeword over the median one; see above. At 8 as many rows stay open as bf16 leaves.
@@ -84,23 +84,7 @@ impl FixedPanels {
         if labels.len().div_ceil(LANES) > REGISTERS {
             return None;
         }
-        let (mean, largest) = match mean_of(codewords, &labels) {
-            Some((mean, largest)) => (Some(mean), largest),
-            None => (None, largest_magnitude(codewords, &labels, None)),
-        };
-        let zeros = vec![0.0; d];
-        let norm = |&label: &u32| {
-            let (row, mean) = (codewords.row(label as usize), mean.as_ref().unwrap_or(&zeros));
-            lane_sum(d, |t| (f64::from(row[t]) - f64::from(mean[t])).powi(2)).sqrt()
-        };
-        let mut norms: Vec<f64> = labels.par_iter().map(norm).collect();
-        let longest = norms.iter().fold(0.0f64, |max, &norm| max.max(norm));
-        let middle = norms.len() / 2;
-        let median = *norms.select_nth_unstable_by(middle, f64::total_cmp).1;
-        if !largest.is_finite() || longest > SPREAD * median {
-            return None;
-        }
-        let shift = shift_to_norm(longest * longest * (1.0 + 1e-6), d).min(MAX_SHIFT);
+        let (mean, shift) = scale_of(codewords, &labels)?;
         let packed = Vec::new();
         let mut panels =
             FixedPanels { kernels, fixed_kernels, d, mean, shift, labels, packed, norm: 0.0, residual: 0.0 };
@@ -147,10 +131,10 @@ impl FixedPanels {
                     let mut largest = SqNorms::default();
                     for (lane, &label) in labels.iter().enumerate() {
                         let norms = kernels.quantize_codeword(codewords.row(label as usize), mean, scale, rounded);
-                        panel[lane] = -(0.5 * norms.exact).round() as i32;
+                        panel[lane] = negated_half(norms);
                         let (pairs, _) = rounded.as_chunks::<2>();
                         for (to, &[low, high]) in panel[WIDTH + lane..].iter_mut().step_by(WIDTH).zip(pairs) {
-                            *to = i32::from(low as u16) | i32::from(high) << 16;
+                            *to = pair(low, high);
                         }
                         largest = larger(largest, norms);
                     }
@@ -158,8 +142,7 @@ impl FixedPanels {
                 },
             )
             .reduce(SqNorms::default, larger);
-        let up = |sq_norm: f64| sq_norm.sqrt() * (1.0 + 1e-6);
-        (self.norm, self.residual) = (up(largest.exact), up(largest.residual));
+        (self.norm, self.residual) = norms_of(largest);
     }
 
     /// What a sum can be off minus the score; given rho and the norm of a row, in units of its scale.
@@ -184,8 +167,46 @@ impl FixedPanels {
     }
 }
 
-fn larger(a: SqNorms, b: SqNorms) -> SqNorms {
+/// The mean to subtract, if any, and the exponent that brings the longest codeword to [`NORM`]. None for a codebook that one
+/// unit does not suit; see above.
+pub(super) fn scale_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<(Option<Vec<f32>>, i32)> {
+    let d = codewords.cols();
+    let (mean, largest) = match mean_of(codewords, labels) {
+        Some((mean, largest)) => (Some(mean), largest),
+        None => (None, largest_magnitude(codewords, labels, None)),
+    };
+    let mean_at = |t: usize| mean.as_ref().map_or(0.0, |mean| f64::from(mean[t]));
+    let norm = |&label: &u32| {
+        let row = codewords.row(label as usize);
+        lane_sum(d, |t| (f64::from(row[t]) - mean_at(t)).powi(2)).sqrt()
+    };
+    let mut norms: Vec<f64> = labels.par_iter().map(norm).collect();
+    let longest = norms.iter().fold(0.0f64, |max, &norm| max.max(norm));
+    let middle = norms.len() / 2;
+    let median = *norms.select_nth_unstable_by(middle, f64::total_cmp).1;
+    let shift = shift_to_norm(longest * longest * (1.0 + 1e-6), d).min(MAX_SHIFT);
+    (largest.is_finite() && longest <= SPREAD * median).then_some((mean, shift))
+}
+
+/// The larger of each.
+pub(super) fn larger(a: SqNorms, b: SqNorms) -> SqNorms {
     SqNorms { exact: a.exact.max(b.exact), residual: a.residual.max(b.residual) }
+}
+
+/// A and G.
+pub(super) fn norms_of(largest: SqNorms) -> (f64, f64) {
+    let up = |sq_norm: f64| sq_norm.sqrt() * (1.0 + 1e-6);
+    (up(largest.exact), up(largest.residual))
+}
+
+/// Half a squared norm of a codeword as the kernels add it.
+pub(super) fn negated_half(norms: SqNorms) -> i32 {
+    -(0.5 * norms.exact).round() as i32
+}
+
+/// Two integers in a word.
+pub(super) fn pair(low: i16, high: i16) -> i32 {
+    i32::from(low as u16) | i32::from(high) << 16
 }
 
 /// A key without the number of its register: not above the sum it was made of, nor [`LOW`] more below it.

@@ -12,6 +12,7 @@ use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
 use super::rows::RowScale;
 use super::{accumulate, direct, filter, rows};
+use crate::matrix::MatrixView;
 
 /// The kernels of one instruction set.
 pub(super) struct Kernels {
@@ -26,6 +27,7 @@ pub(super) struct Kernels {
     read: unsafe fn(state: &[f32]) -> Best,
     sq_l2_f64: DirectFn<f64>,
     sq_l2_f32: DirectFn<f32>,
+    sq_distances: DistancesFn,
     centre_row: CentreFn,
     scale_row: ScaleFn,
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
@@ -36,6 +38,8 @@ type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids:
 type ScoresFn =
     unsafe fn(tile: *const f32, panels: *const f32, depth: usize, count: usize, scores: *mut f32, stride: usize);
 type DirectFn<Sum> = unsafe fn(z: &[f32], e: &[f32]) -> Sum;
+type DistancesFn =
+    unsafe fn(MatrixView<'_, f32>, codewords: MatrixView<'_, f32>, labels: &[u32], sq_distances: &mut [f32]);
 type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32;
 type ScaleFn = unsafe fn(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32;
 
@@ -110,6 +114,18 @@ impl Kernels {
         unsafe { (self.sq_l2_f32)(z, e) }
     }
 
+    /// See [`direct::sq_distances`].
+    pub fn sq_distances(
+        &self,
+        x: MatrixView<'_, f32>,
+        codewords: MatrixView<'_, f32>,
+        labels: &[u32],
+        sq_distances: &mut [f32],
+    ) {
+        // SAFETY: check 1.
+        unsafe { (self.sq_distances)(x, codewords, labels, sq_distances) }
+    }
+
     /// See [`rows::centre_row`].
     pub fn centre_row(&self, row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32 {
         // SAFETY: check 1.
@@ -150,6 +166,7 @@ macro_rules! stamp {
                 read,
                 sq_l2_f64,
                 sq_l2_f32,
+                sq_distances,
                 centre_row,
                 scale_row,
                 add_row,
@@ -181,6 +198,16 @@ macro_rules! stamp {
             #[target_feature(enable = $features)]
             unsafe fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
                 direct::sq_l2_f32(z, e)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn sq_distances(
+                x: MatrixView<'_, f32>,
+                codewords: MatrixView<'_, f32>,
+                labels: &[u32],
+                sq_distances: &mut [f32],
+            ) {
+                direct::sq_distances(x, codewords, labels, sq_distances)
             }
 
             #[target_feature(enable = $features)]
@@ -222,6 +249,7 @@ static PORTABLE: Kernels = Kernels {
     read: filter::read::<{ <Plain as Lanes>::WIDTH }>,
     sq_l2_f64: direct::sq_l2_f64,
     sq_l2_f32: direct::sq_l2_f32,
+    sq_distances: direct::sq_distances,
     centre_row: rows::centre_row,
     scale_row: rows::scale_row,
     add_row: accumulate::add_row,

@@ -6,6 +6,7 @@
 //! the units that multiply two at once ([`pair_kernels`]); [`assign_fixed`] over pairs of 16-bit integers
 //! ([`fixed_kernels`], [`fixed_panels`], [`fixed_rows`]), where there are no such units; few dimensions have a pass of their own,
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]),
+//! and its like over integers, [`assign_small_fixed`] ([`small_fixed_kernels`], [`small_fixed_panels`], [`small_fixed_rows`]),
 //! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
 //! [`multiply`] makes products of matrices.
@@ -17,6 +18,7 @@ mod assign_f32;
 mod assign_fixed;
 mod assign_pairs;
 mod assign_small;
+mod assign_small_fixed;
 mod blocks;
 mod box_kernels;
 mod box_panels;
@@ -43,6 +45,9 @@ mod pair_rows;
 pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
+mod small_fixed_kernels;
+mod small_fixed_panels;
+mod small_fixed_rows;
 mod small_kernels;
 mod small_nearest;
 mod small_panels;

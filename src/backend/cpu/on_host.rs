@@ -10,6 +10,8 @@ use super::kernels::Kernels;
 use super::pair_kernels::PairKernels;
 use super::pair_panels::PairPanels;
 use super::panels::Panels;
+use super::small_fixed_kernels::SmallFixedKernels;
+use super::small_fixed_panels::SmallFixedPanels;
 use super::small_kernels::SmallKernels;
 use super::small_panels::SmallPanels;
 use crate::backend::{AssignOptions, AssignStats, Precision};
@@ -32,6 +34,8 @@ enum Form {
     Boxes(BoxPanels),
     /// Few dimensions: rows in the lanes.
     Small(SmallPanels),
+    /// The same over pairs of 16-bit integers, where the instruction set multiplies them sooner.
+    SmallFixed(SmallFixedPanels),
     /// Pairs of bf16, where the instruction set multiplies them.
     Pairs(PairPanels),
     /// Pairs of 16-bit integers, likewise.
@@ -45,6 +49,10 @@ impl Form {
         let kernels = Kernels::of(isa);
         if let Some(boxes) = BoxPanels::new(codewords, kernels, BoxKernels::of(isa)) {
             return Form::Boxes(boxes);
+        }
+        let fixed = SmallFixedKernels::of(isa);
+        if let Some(fixed) = fixed.and_then(|fixed| SmallFixedPanels::new(codewords, kernels, fixed)) {
+            return Form::SmallFixed(fixed);
         }
         if let Some(small) = SmallPanels::new(codewords, kernels, SmallKernels::of(isa)) {
             return Form::Small(small);
@@ -77,6 +85,7 @@ impl OnHost {
         match &self.form {
             Form::Boxes(boxes) => boxes.labels.len(),
             Form::Small(small) => small.labels.len(),
+            Form::SmallFixed(fixed) => fixed.labels.len(),
             Form::Pairs(pairs) => pairs.len(),
             Form::Fixed(fixed) => fixed.len(),
             Form::F32 => self.panels().len(),
@@ -95,6 +104,7 @@ impl OnHost {
         match (options.precision, &self.form) {
             (Precision::Exact, Form::Boxes(boxes)) => assign(x, codewords, boxes, options, labels, sq_distances),
             (Precision::Exact, Form::Small(small)) => assign(x, codewords, small, options, labels, sq_distances),
+            (Precision::Exact, Form::SmallFixed(fixed)) => assign(x, codewords, fixed, options, labels, sq_distances),
             (Precision::Exact, Form::Pairs(pairs)) => assign(x, codewords, pairs, options, labels, sq_distances),
             (Precision::Exact, Form::Fixed(fixed)) => assign(x, codewords, fixed, options, labels, sq_distances),
             (Precision::Exact, Form::F32) | (Precision::Fast, _) => {

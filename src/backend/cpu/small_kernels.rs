@@ -13,7 +13,7 @@
 
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::small_nearest::{self, Certain};
+use super::small_nearest;
 use super::small_rows;
 use std::ops::Range;
 
@@ -40,8 +40,8 @@ pub(super) struct SmallKernels {
 type BestFn = unsafe fn(tile: *const f32, norms: *const f32, panels: *const f32, d: usize, ids: Range<u32>, *mut f32);
 type ValuesFn = unsafe fn(tile: *const f32, norms: *const f32, panels: *const f32, d: usize, count: usize, *mut f32);
 type PlaceFn = unsafe fn(plain: &[f32], tile: &mut [f32], mean: &[f32], scale: f32, norms: &mut [f32]);
-type CertainFn = unsafe fn(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]);
-type NearestFn = unsafe fn(rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]);
+type CertainFn = unsafe fn(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], panels: &mut [u32]);
+type NearestFn = unsafe fn(plain: &[f32], panels: &[u32], codewords: &[f32], d: usize, positions: &mut [u32]);
 
 impl SmallKernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
@@ -106,16 +106,15 @@ impl SmallKernels {
     }
 
     /// See [`small_rows::certain`].
-    pub fn certain(&self, state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
+    pub fn certain(&self, state: &[f32], norms: &[f32], bounds: &[[f32; 2]], panels: &mut [u32]) {
         // SAFETY: check 1.
-        unsafe { (self.certain)(state, norms, bounds, certain) }
+        unsafe { (self.certain)(state, norms, bounds, panels) }
     }
 
-    /// Writes the position of the codeword nearest to each row whose panel is certain; [`small_nearest::OPEN`] where it is not, or more
-    /// than one of its codewords can be the nearest. The codewords are all panels as they came, `[panels][d][PANEL]`.
-    pub fn nearest(&self, rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]) {
+    /// See [`small_nearest::nearest`].
+    pub fn nearest(&self, plain: &[f32], panels: &[u32], codewords: &[f32], d: usize, positions: &mut [u32]) {
         // SAFETY: check 1.
-        unsafe { (self.nearest)(rows, codewords, d, positions) }
+        unsafe { (self.nearest)(plain, panels, codewords, d, positions) }
     }
 }
 
@@ -267,19 +266,19 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn certain(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
-                small_rows::certain::<ROWS>(state, norms, bounds, certain)
+            unsafe fn certain(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], panels: &mut [u32]) {
+                small_rows::certain::<ROWS>(state, norms, bounds, panels)
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn nearest(rows: Certain<'_>, codewords: &[f32], d: usize, positions: &mut [u32]) {
+            unsafe fn nearest(z: &[f32], panels: &[u32], codewords: &[f32], d: usize, positions: &mut [u32]) {
                 // SAFETY: the caller made the checks.
                 unsafe {
                     match d {
-                        4 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 4, positions),
-                        8 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 8, positions),
-                        16 => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, 16, positions),
-                        _ => small_nearest::nearest::<$lanes, PARTS>(rows, codewords, d, positions),
+                        4 => small_nearest::nearest::<$lanes, PARTS, PANEL>(z, panels, codewords, 4, positions),
+                        8 => small_nearest::nearest::<$lanes, PARTS, PANEL>(z, panels, codewords, 8, positions),
+                        16 => small_nearest::nearest::<$lanes, PARTS, PANEL>(z, panels, codewords, 16, positions),
+                        _ => small_nearest::nearest::<$lanes, PARTS, PANEL>(z, panels, codewords, d, positions),
                     }
                 }
             }
@@ -305,5 +304,5 @@ static PORTABLE: SmallKernels = SmallKernels {
         small_rows::place::<PLAIN_ROWS>(plain, mean.len(), tile, mean, scale, norms)
     },
     certain: small_rows::certain::<PLAIN_ROWS>,
-    nearest: small_nearest::nearest::<Plain, { PANEL / <Plain as Lanes>::WIDTH }>,
+    nearest: small_nearest::nearest::<Plain, { PANEL / <Plain as Lanes>::WIDTH }, PANEL>,
 };

@@ -1,21 +1,12 @@
 //! Which codeword of its panel is the nearest to a row, for [`super::assign_small`]: f32 sums of differences of the
 //! codewords as they came, a panel at once.
 //!
-//! The check that the unsafe blocks cite is that of [`super::small_kernels`].
+//! The check that the unsafe blocks cite is the first of [`super::small_kernels`].
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 
 use super::lanes::Lanes;
-use super::small_kernels::PANEL;
 
-/// The rows of a tile as they came, `[rows][d]`, the panel of each, and whether it is certain.
-#[derive(Clone, Copy)]
-pub(super) struct Certain<'a> {
-    pub plain: &'a [f32],
-    pub panels: &'a [f32],
-    pub certain: &'a [bool],
-}
-
-/// Position of no codeword.
+/// Position of no codeword, number of no panel.
 pub(super) const OPEN: u32 = u32::MAX;
 
 /// What the computed squared distance of a codeword can be at most where it is the nearest, given the least of them.
@@ -35,7 +26,10 @@ pub(super) fn limit_of(least: f32) -> f32 {
 /// # Safety
 /// Check 1.
 #[inline(always)]
-pub(super) unsafe fn sq_l2<L: Lanes, const PARTS: usize>(z: &[f32], codewords: &[[f32; PANEL]]) -> [L; PARTS] {
+pub(super) unsafe fn sq_l2<L: Lanes, const PARTS: usize, const PANEL: usize>(
+    z: &[f32],
+    codewords: &[[f32; PANEL]],
+) -> [L; PARTS] {
     const { assert!(PARTS * L::WIDTH == PANEL) }
     // SAFETY: the parts of a step are its PANEL values.
     unsafe {
@@ -83,26 +77,28 @@ pub(super) unsafe fn up_to<L: Lanes, const PARTS: usize>(values: [L; PARTS], lim
     }
 }
 
-/// See [`super::small_kernels::SmallKernels::nearest`].
+/// Writes the position of the codeword nearest to each row of a tile, `[rows][d]` as they came, whose panel is known;
+/// [`OPEN`] where it is not, or more than one of its codewords can be the nearest. The codewords are all panels as they
+/// came, `[panels][d][PANEL]`.
 ///
 /// # Safety
 /// Check 1.
 #[inline(always)]
-pub(super) unsafe fn nearest<L: Lanes, const PARTS: usize>(
-    rows: Certain<'_>,
+pub(super) unsafe fn nearest<L: Lanes, const PARTS: usize, const PANEL: usize>(
+    plain: &[f32],
+    panels: &[u32],
     codewords: &[f32],
     d: usize,
     positions: &mut [u32],
 ) {
     let (steps, _) = codewords.as_chunks::<PANEL>();
-    let rows = rows.plain.chunks_exact(d).zip(rows.panels).zip(rows.certain);
-    for (position, ((z, panel), &certain)) in positions.iter_mut().zip(rows) {
+    for (position, (z, &panel)) in positions.iter_mut().zip(plain.chunks_exact(d).zip(panels)) {
         *position = OPEN;
-        if certain {
-            let panel = panel.to_bits() as usize;
+        if panel != OPEN {
+            let panel = panel as usize;
             // SAFETY: check 1.
             let lanes = unsafe {
-                let sums = sq_l2::<L, PARTS>(z, &steps[panel * d..][..d]);
+                let sums = sq_l2::<L, PARTS, PANEL>(z, &steps[panel * d..][..d]);
                 up_to(sums, limit_of(least(sums)))
             };
             if lanes.is_power_of_two() {

@@ -2,6 +2,7 @@
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what becomes vectors.
 
 use super::rows::{RowKind, power_of_two};
+use super::small_nearest::OPEN;
 use super::small_panels::SmallPanels;
 use crate::matrix::{Element, MatrixView};
 
@@ -118,7 +119,7 @@ pub(super) fn place<const ROWS: usize>(
 
 /// `[ROWS][d]` to `[d][ROWS]`, four by four while there are four dimensions.
 #[inline(always)]
-fn transpose<const ROWS: usize>(plain: &[f32], d: usize, tile: &mut [f32]) {
+pub(super) fn transpose<const ROWS: usize>(plain: &[f32], d: usize, tile: &mut [f32]) {
     for (lane, rows) in plain.chunks_exact(4 * d).enumerate() {
         let fours = d - d % 4;
         for t in (0..fours).step_by(4) {
@@ -162,8 +163,8 @@ fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride:
     }
 }
 
-/// Of the rows of a tile, whether the panel with the best value has the nearest codeword, and no other panel has one as
-/// near.
+/// Of the rows of a tile, the panel with the best value where it has the nearest codeword and no other panel has one as
+/// near; else [`OPEN`].
 ///
 /// A panel's value v = m + |z| B is rounded: once, or the product too, which B has room for (see
 /// [`super::small_panels`]). No score of another panel lies below -v2 - u |v2| - tiny, where v2 is the second best
@@ -173,10 +174,10 @@ fn transpose_square(from: &[f32], from_stride: usize, to: &mut [f32], to_stride:
 /// more than ten times the two [`super::panels::tiny`] of 16 dimensions. Written so that NaN, ties and infinities are
 /// not certain. (Of rows that are not packed nobody asks.)
 #[inline(always)]
-pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], certain: &mut [bool]) {
+pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &[[f32; 2]], panels: &mut [u32]) {
     // No panel but one: no values have to say which.
     if bounds.len() == 1 {
-        return certain.fill(true);
+        return panels.fill(0);
     }
     let (lines, _) = state.as_chunks::<ROWS>();
     let ([best, second, panel], (norms, _)) = (&lines[..3], norms.as_chunks::<ROWS>()) else { return };
@@ -189,6 +190,6 @@ pub(super) fn certain<const ROWS: usize>(state: &[f32], norms: &[f32], bounds: &
         let off = 2.0 * norms[0][lane] * terms[0][lane] + terms[1][lane];
         let rounding = (best[lane].abs() + second[lane].abs()) * (f32::EPSILON / 2.0);
         let needed = (off + rounding + f32::from_bits(1 << 13)) * (1.0 + 1.0 / 1_048_576.0);
-        certain[lane] = best[lane] - second[lane] > needed;
+        panels[lane] = if best[lane] - second[lane] > needed { panel[lane].to_bits() } else { OPEN };
     }
 }

@@ -1,0 +1,147 @@
+//! A codebook of few dimensions, packed as pairs of 16-bit integers for the pass that has rows in the lanes of its registers.
+//!
+//! The sums, their units and what they can be off are those of [`super::fixed_panels`]. Of a panel of [`PANEL`] codewords
+//! the largest sum counts alone; its low bits are replaced by the number of the panel, as many as there are of these.
+//! Which codeword of the panel it is, [`super::small_nearest`] says. Padding repeats the last codeword: it changes no
+//! largest sum.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
+
+use super::centre::distinct;
+use super::fixed_panels::{SqNorms, larger, negated_half, norms_of, pair, quantize, scale_of};
+use super::kernels::Kernels;
+use super::rows::power_of_two;
+use super::small_fixed_kernels::{PANEL, QUAD, SmallFixedKernels, panel_len};
+use super::small_fixed_rows::{MAX_D, Terms};
+use crate::matrix::MatrixView;
+use rayon::prelude::*;
+
+/// Dimensions from which this pass is the faster one.
+const MIN_D: usize = 7;
+/// Codewords from which it is: fewer are one panel of [`super::small_panels`], which needs no sums.
+const MIN_K: usize = 17;
+/// Panels whose numbers leave the sums enough to say.
+const MAX_PANELS: usize = 1 << 14;
+
+pub(super) struct SmallFixedPanels {
+    /// Of the same processor: direct sums.
+    pub(super) kernels: &'static Kernels,
+    pub(super) fixed_kernels: &'static SmallFixedKernels,
+    pub(super) d: usize,
+    /// Zeros where nothing is centred.
+    mean: Vec<f32>,
+    /// Codewords are scaled by 2^shift before they are rounded.
+    shift: i32,
+    pub(super) labels: Vec<u32>,
+    /// `[panels][panel_len(half)]`, see [`super::small_fixed_kernels`].
+    packed: Vec<i32>,
+    /// `[panels][d][PANEL]`: the codewords as they came; infinite where there is none.
+    pub(super) exact: Vec<f32>,
+    /// A and G of [`super::fixed_panels`].
+    norm: f64,
+    residual: f64,
+}
+
+impl SmallFixedPanels {
+    /// None where this does not pay.
+    pub(super) fn new(
+        codewords: MatrixView<'_, f32>,
+        kernels: &'static Kernels,
+        fixed_kernels: &'static SmallFixedKernels,
+    ) -> Option<SmallFixedPanels> {
+        let d = codewords.cols();
+        if !(MIN_D..=MAX_D).contains(&d) || codewords.rows() < MIN_K {
+            return None;
+        }
+        let (labels, _) = distinct(codewords);
+        let count = labels.len().div_ceil(PANEL);
+        if labels.len() < MIN_K || count > MAX_PANELS {
+            return None;
+        }
+        let (mean, shift) = scale_of(codewords, &labels)?;
+        let mean = mean.unwrap_or_else(|| vec![0.0; d]);
+        let half = d.div_ceil(2);
+        let mut packed = vec![0; count * panel_len(half)];
+        let mut exact = vec![f32::INFINITY; count * d * PANEL];
+        let scale = power_of_two(shift);
+        let pack = |((packed, exact), labels): ((&mut [i32], &mut [f32]), &[u32])| {
+            let mut largest = SqNorms::default();
+            let mut rounded = [0i16; MAX_D];
+            for lane in 0..PANEL {
+                if let Some(&label) = labels.get(lane) {
+                    let row = codewords.row(label as usize);
+                    for (t, &value) in row.iter().enumerate() {
+                        exact[t * PANEL + lane] = value;
+                    }
+                }
+                let label = labels[lane.min(labels.len() - 1)];
+                let norms = quantize(codewords.row(label as usize), &mean, scale, &mut rounded);
+                let quad = &mut packed[lane / QUAD * QUAD * (half + 1)..][..QUAD * (half + 1)];
+                quad[lane % QUAD] = negated_half(norms);
+                for (t, pairs) in rounded.chunks_exact(2).take(half).enumerate() {
+                    quad[(t + 1) * QUAD + lane % QUAD] = pair(pairs[0], pairs[1]);
+                }
+                largest = larger(largest, norms);
+            }
+            largest
+        };
+        let panels = packed.par_chunks_exact_mut(panel_len(half)).zip(exact.par_chunks_exact_mut(d * PANEL));
+        let largest = panels.zip(labels.par_chunks(PANEL)).with_min_len(32).map(pack).reduce(SqNorms::default, larger);
+        let (norm, residual) = norms_of(largest);
+        Some(SmallFixedPanels { kernels, fixed_kernels, d, mean, shift, labels, packed, exact, norm, residual })
+    }
+
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.labels.len().div_ceil(PANEL)
+    }
+
+    /// Pairs of a vector.
+    pub fn half(&self) -> usize {
+        self.d.div_ceil(2)
+    }
+
+    /// The bits of a key that carry the number of the panel.
+    pub fn low(&self) -> i32 {
+        self.count().next_power_of_two() as i32 - 1
+    }
+
+    /// What rows are placed by.
+    pub fn terms(&self) -> Terms<'_> {
+        // next_up: the conversions round to nearest.
+        let [norm, residual] = [self.norm, self.residual].map(|value| (value as f32).next_up());
+        Terms { mean: &self.mean, shift: self.shift, norm, residual }
+    }
+
+    /// All panels.
+    pub fn all(&self) -> &[i32] {
+        &self.packed
+    }
+
+    /// Runs of panels of about `words` words with the number of their first.
+    pub fn runs(&self, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
+        let len = panel_len(self.half());
+        let per_run = (words / len).max(1);
+        self.packed.chunks(per_run * len).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    }
+
+    /// Labels of a panel.
+    pub fn labels_of(&self, panel: usize) -> &[u32] {
+        &self.labels[panel * PANEL..self.labels.len().min((panel + 1) * PANEL)]
+    }
+
+    /// The number of the panel of a key.
+    pub fn panel_of(&self, key: i32) -> usize {
+        (key & self.low()) as usize
+    }
+
+    /// The real score of the best codeword of a panel does not lie above this, given its key and the row's bound.
+    pub fn upper(&self, key: i32, bound: f32) -> f64 {
+        -f64::from(key & !self.low()) + f64::from(bound)
+    }
+
+    /// The least sum of a panel one of whose codewords can have a real score of `limit` or less, given the row's bound.
+    pub fn threshold(&self, limit: f64, bound: f32) -> i32 {
+        // A conversion saturates: below all sums then.
+        (-limit - f64::from(bound)).floor() as i32
+    }
+}

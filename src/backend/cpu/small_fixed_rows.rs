@@ -1,0 +1,195 @@
+//! Rows of few dimensions on their way into the pass over pairs of 16-bit integers, and what is made of its outcome.
+#![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what becomes vectors.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
+
+use super::fixed_panels::{NORM, OFF, to_integer};
+use super::rows::{MAX_SHIFT, RowKind};
+use super::small_fixed_kernels::{ROWS, Tile};
+use super::small_fixed_panels::SmallFixedPanels;
+use super::small_nearest::OPEN;
+use super::small_rows::transpose;
+use crate::matrix::{Element, MatrixView};
+
+/// Dimensions of a tile, at most.
+pub(super) const MAX_D: usize = 16;
+/// What roundings of f32 can take off a sum of as many squares, and of what is made of it: more than 32 of them.
+const UP: f32 = 1.0 + 1.0 / 262_144.0;
+/// Half a squared norm has no more bits.
+const MAX_COARSER: i32 = 31;
+
+/// What rows are placed by: the mean, the exponent of the codebook's scale, A and G of [`super::fixed_panels`].
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub mean: &'a [f32],
+    pub shift: i32,
+    pub norm: f32,
+    pub residual: f32,
+}
+
+/// A block of rows, `[tiles][ROWS][d]`, and the same as tiles, `[tiles][half][ROWS]`, every row in its own scale.
+#[derive(Default)]
+pub(super) struct SmallFixedRows {
+    /// The rows as they came, and zeros after the last.
+    plain: Vec<f32>,
+    pairs: Vec<i32>,
+    /// Per row of whole tiles how much coarser its scale is than the codebook's, and what its sums can be off: infinite for
+    /// a row that is not packed.
+    shifts: Vec<i32>,
+    bounds: Vec<f32>,
+    pub kinds: Vec<RowKind>,
+    d: usize,
+}
+
+impl SmallFixedRows {
+    pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &SmallFixedPanels) {
+        self.d = panels.d;
+        let (d, half, padded) = (panels.d, panels.half(), x.rows().next_multiple_of(ROWS));
+        self.plain.resize(padded * d, 0.0);
+        let (whole, rest) = self.plain.split_at_mut(x.rows() * d);
+        x.widen_into(whole);
+        rest.fill(0.0);
+        self.pairs.resize(padded * half, 0);
+        self.shifts.resize(padded, 0);
+        self.bounds.resize(padded, 0.0);
+        let terms = panels.terms();
+        let tiles = self.pairs.chunks_exact_mut(ROWS * half).zip(self.shifts.chunks_exact_mut(ROWS));
+        let tiles = tiles.zip(self.bounds.chunks_exact_mut(ROWS));
+        for (plain, ((tile, shifts), bounds)) in self.plain.chunks_exact(ROWS * d).zip(tiles) {
+            panels.fixed_kernels.place(plain, terms, tile, shifts, bounds);
+        }
+        self.kinds.clear();
+        self.kinds.extend(self.bounds[..x.rows()].iter().zip(self.plain.chunks_exact(d)).map(|(bound, plain)| {
+            if bound.is_finite() {
+                RowKind::Packed
+            } else if plain.iter().all(|value| value.is_finite()) {
+                RowKind::Wild
+            } else {
+                RowKind::NonFinite
+            }
+        }));
+    }
+
+    /// The rows of every tile as they came.
+    pub fn plain(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.plain.chunks_exact((ROWS * self.d).max(1))
+    }
+
+    /// Every tile.
+    pub fn tiles(&self) -> impl ExactSizeIterator<Item = Tile<'_>> {
+        let pairs = self.pairs.chunks_exact((ROWS * self.d.div_ceil(2)).max(1));
+        pairs.zip(self.shifts.chunks_exact(ROWS)).map(|(pairs, shifts)| Tile { pairs, shifts })
+    }
+
+    /// The bounds of every tile.
+    pub fn bounds(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.bounds.chunks_exact(ROWS)
+    }
+
+    /// The bound of row `i`.
+    pub fn bound(&self, i: usize) -> f32 {
+        self.bounds[i]
+    }
+
+    /// Copies row `i` into row `to` of another tile.
+    pub fn copy(&self, i: usize, pairs: &mut [i32], shifts: &mut [i32], to: usize) {
+        let tile_len = ROWS * self.d.div_ceil(2);
+        let from = &self.pairs[i / ROWS * tile_len..][..tile_len][i % ROWS..];
+        for (to, from) in pairs[to..].iter_mut().step_by(ROWS).zip(from.iter().step_by(ROWS)) {
+            *to = *from;
+        }
+        shifts[to] = self.shifts[i];
+    }
+}
+
+/// Centres, scales and rounds the rows of a tile, `[ROWS][d]`, to `[half][ROWS]` pairs, and writes how far they shift half
+/// the squared norms and what their sums can be off: infinite for a row with a component that is not finite, or not after
+/// centring.
+///
+/// A row is scaled so that its norm is 2^15 at most after rounding, or as the codebook where it is shorter; all as in
+/// [`super::fixed_rows`], with f32 in place of f64: sums of squares, roots and products of these round less often than
+/// [`UP`] allows. Squares below 2^-149 are lost, 16 at most: 2^-140 stands for them.
+#[inline(always)]
+pub(super) fn place(
+    plain: &[f32],
+    d: usize,
+    terms: Terms<'_>,
+    tile: &mut [i32],
+    shifts: &mut [i32],
+    bounds: &mut [f32],
+) {
+    const LOST: f32 = f32::from_bits(1 << 9);
+    let mut steps = [[0.0f32; ROWS]; MAX_D];
+    transpose::<ROWS>(plain, d, steps.as_flattened_mut());
+    let mut largest = [0u32; ROWS];
+    for (step, &mean) in steps.iter_mut().zip(terms.mean) {
+        for lane in 0..ROWS {
+            step[lane] -= mean;
+            // NaN and infinity are the largest bits of all.
+            largest[lane] = largest[lane].max(step[lane].to_bits() & 0x7fff_ffff);
+        }
+    }
+    // The scale that brings the largest component to [1, 4), and the sum of squares there.
+    let power_of_two = |exponent: i32| f32::from_bits(((exponent + 127) as u32) << 23);
+    let (mut own, mut sums) = ([0i32; ROWS], [0.0f32; ROWS]);
+    for lane in 0..ROWS {
+        own[lane] = (127 - (largest[lane] >> 23) as i32).clamp(-MAX_SHIFT, MAX_SHIFT);
+    }
+    for step in steps.iter().take(d) {
+        for lane in 0..ROWS {
+            let value = step[lane] * power_of_two(own[lane]);
+            sums[lane] += value * value;
+        }
+    }
+    // Half the exponent of room^2 / sum, rounded down: see [`super::fixed_panels::shift_to_norm`].
+    let room = (NORM - 0.5 * (d as f64).sqrt() - 1.0) as f32;
+    let room = (room * room).next_down().to_bits() as i32;
+    let mut scales = [0.0f32; ROWS];
+    for lane in 0..ROWS {
+        sums[lane] = sums[lane] * UP + LOST;
+        let shift = terms.shift.min(own[lane] + ((room - sums[lane].to_bits() as i32) >> 24));
+        scales[lane] = power_of_two(shift);
+        shifts[lane] = (terms.shift - shift).min(MAX_COARSER);
+    }
+    let mut residuals = [0.0f32; ROWS];
+    let (pairs, _) = steps.as_chunks::<2>();
+    for (pair, to) in pairs.iter().zip(tile.chunks_exact_mut(ROWS)) {
+        for lane in 0..ROWS {
+            let [low, high] = [pair[0][lane] * scales[lane], pair[1][lane] * scales[lane]];
+            let [(low_bits, low_rounded), (high_bits, high_rounded)] = [low, high].map(to_integer);
+            residuals[lane] +=
+                (low - low_rounded) * (low - low_rounded) + (high - high_rounded) * (high - high_rounded);
+            to[lane] = (low_bits & 0xffff | high_bits << 16) as i32;
+        }
+    }
+    for lane in 0..ROWS {
+        // What division by a power of two makes subnormal is less than the unit by far.
+        let norm = sums[lane].sqrt() * UP * scales[lane] / power_of_two(own[lane]) + f32::MIN_POSITIVE;
+        // Centring rounded a component by 2^-24 of itself.
+        let rho = (residuals[lane] * UP + LOST).sqrt() * UP + norm * f32::EPSILON;
+        let bound = (rho * terms.norm + (norm + rho) * terms.residual) * UP + OFF as f32;
+        bounds[lane] = if largest[lane] < f32::INFINITY.to_bits() { bound } else { f32::INFINITY };
+    }
+}
+
+/// Of the rows of a tile, the panel with the largest key where it has the nearest codeword and no other panel has one as
+/// near; else [`OPEN`].
+///
+/// No score of another panel lies below -(k2 + low) - E, where k2 is the second largest key without its number and E the
+/// row's bound, and the best of the panel with the largest key k1 not above -k1 + E. So the row is certain where
+/// k1 - k2 > 2 E + low. Halves fit 32 bits; their difference is rounded once to f32, for which the factor stands, and a half
+/// was cut off. Written so that an infinite bound is not certain.
+#[inline(always)]
+pub(super) fn certain(state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32]) {
+    let (lines, _) = state.as_chunks::<ROWS>();
+    let ([best, second], (bounds, _), (panels, _)) =
+        (&lines[..2], bounds.as_chunks::<ROWS>(), panels.as_chunks_mut::<ROWS>())
+    else {
+        return;
+    };
+    let half_low = 0.5 * low as f32 + 1.0;
+    for lane in 0..ROWS {
+        let gap = (best[lane] & !low) / 2 - (second[lane] & !low) / 2;
+        let needed = (bounds[0][lane] + half_low) * UP;
+        panels[0][lane] = if gap as f32 > needed { (best[lane] & low) as u32 } else { OPEN };
+    }
+}
