@@ -37,6 +37,7 @@ pub(super) const PADDING: i32 = i32::MIN;
 pub(super) struct FixedKernels {
     best: BestFn,
     read: unsafe fn(state: &[i32]) -> BestKeys,
+    centre_row: unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32,
     sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
     quantize_row: RowFn,
     quantize_codeword: CodewordFn,
@@ -123,6 +124,12 @@ impl FixedKernels {
         unsafe { (self.read)(state) }
     }
 
+    /// See [`fixed_rows::centre`].
+    pub fn centre_row(&self, row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
+        // SAFETY: check 1.
+        unsafe { (self.centre_row)(row, mean, out) }
+    }
+
     /// See [`fixed_rows::sq_norm`].
     pub fn sq_norm(&self, row: &[f32], scale: f32) -> f32 {
         // SAFETY: check 1.
@@ -192,7 +199,8 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    pub static KERNELS: FixedKernels = FixedKernels { best, read, sq_norm, quantize_row, quantize_codeword, hits };
+    pub static KERNELS: FixedKernels =
+        FixedKernels { best, read, centre_row, sq_norm, quantize_row, quantize_codeword, hits };
 
     /// Scores of a tile against a panel. Ten sums stay in registers beside two of codewords, a broadcast pair and a
     /// product.
@@ -270,6 +278,11 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     unsafe fn read(state: &[i32]) -> BestKeys {
         super::read(state)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn centre_row(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
+        fixed_rows::centre(row, mean, out)
     }
 
     #[target_feature(enable = "avx2,fma")]

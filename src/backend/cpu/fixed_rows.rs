@@ -39,12 +39,23 @@ impl FixedRows {
         self.centred.resize(self.row_len, 0.0);
         for (i, out) in self.rows.chunks_exact_mut(self.row_len).take(x.rows()).enumerate() {
             let row = T::as_f32(x.row(i), &mut self.wide);
-            let magnitude = panels.kernels.centre_row(row, panels.mean.as_deref(), &mut self.centred[..d]);
+            let mean = panels.mean.as_deref();
             let (mut kind, mut bound) = (RowKind::Packed, 0.0);
-            if f32::from_bits(magnitude).is_finite() {
+            // The scale in which the squares are measured: none where they are far from the ends of f32's range, which
+            // proves besides that all values are finite.
+            let mut measured = (0, kernels.centre_row(row, mean, &mut self.centred));
+            if !(1e-25..1e25).contains(&measured.1) {
+                let magnitude = panels.kernels.centre_row(row, mean, &mut self.centred[..d]);
                 let own = shift_of(magnitude);
-                let sq_norm = sq_norm_up(kernels.sq_norm(&self.centred, power_of_two(own)), d);
-                // Not below -121: components are below 4 in the scale 2^own, and own is -126 or more.
+                measured = (own, kernels.sq_norm(&self.centred, power_of_two(own)));
+                if !f32::from_bits(magnitude).is_finite() {
+                    kind = if row.iter().all(|value| value.is_finite()) { RowKind::Wild } else { RowKind::NonFinite };
+                }
+            }
+            if kind == RowKind::Packed {
+                let (own, sq_norm) = (measured.0, sq_norm_up(measured.1, d));
+                // Not below -121: components are below 4 in the scale 2^own, and own is -126 or more; or own is 0 and
+                // the norm below 2^42.
                 let shift = panels.shift.min(own + shift_to_norm(sq_norm, d));
                 let residual = sq_norm_up(kernels.quantize_row(&self.centred, power_of_two(shift), out), d).sqrt();
                 let norm = sq_norm.sqrt() * f64::from(power_of_two(shift)) / f64::from(power_of_two(own));
@@ -52,8 +63,6 @@ impl FixedRows {
                 let rho = residual + 1.01 * U * norm + d as f64 * 2f64.powi(-149);
                 bound = panels.bound(rho, norm + rho);
                 self.shifts[i] = (panels.shift - shift).min(MAX_COARSER);
-            } else {
-                kind = if row.iter().all(|value| value.is_finite()) { RowKind::Wild } else { RowKind::NonFinite };
             }
             self.kinds.push(kind);
             self.bounds.push(bound);
@@ -72,6 +81,34 @@ impl FixedRows {
 fn sq_norm_up(sum: f32, d: usize) -> f64 {
     let d = d as f64;
     f64::from(sum) * (1.0 + (d + 4.0) * 2f64.powi(-23)) + d * 2f64.powi(-149)
+}
+
+/// Writes `row - mean`, each difference rounded once, and returns the sum of their squares: f32 squares in f32 sums. What
+/// `out` has beyond the row stays as it is, and counts: zeros.
+#[inline(always)]
+pub(super) fn centre(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
+    let mut sums = [0.0f32; STEP];
+    let (out_steps, _) = out.as_chunks_mut::<STEP>();
+    for (step, out) in out_steps.iter_mut().enumerate() {
+        let (row, mean) = (&row[step * STEP..], mean.map(|mean| &mean[step * STEP..]));
+        match (row.first_chunk::<STEP>(), mean.map(|mean| mean.first_chunk::<STEP>())) {
+            (Some(row), Some(Some(mean))) => {
+                for lane in 0..STEP {
+                    out[lane] = row[lane] - mean[lane];
+                }
+            }
+            (Some(row), None) => *out = *row,
+            _ => {
+                for (lane, (out, &value)) in out.iter_mut().zip(row).enumerate() {
+                    *out = value - mean.map_or(0.0, |mean| mean[lane]);
+                }
+            }
+        }
+        for lane in 0..STEP {
+            sums[lane] += out[lane] * out[lane];
+        }
+    }
+    sum(sums)
 }
 
 /// The sum of the squares of a scaled row of whole steps: f32 squares in f32 sums.
