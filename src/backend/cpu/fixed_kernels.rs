@@ -37,7 +37,7 @@ pub(super) const PADDING: i32 = i32::MIN;
 pub(super) struct FixedKernels {
     best: BestFn,
     read: unsafe fn(state: &[i32]) -> BestKeys,
-    centre_row: unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32,
+    centre_row: CentreFn,
     sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
     quantize_row: RowFn,
     quantize_codeword: CodewordFn,
@@ -45,6 +45,7 @@ pub(super) struct FixedKernels {
 }
 
 type BestFn = unsafe fn(Pass);
+type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32;
 type RowFn = unsafe fn(row: &[f32], scale: f32, out: &mut [i16]) -> f32;
 type CodewordFn = unsafe fn(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms;
 type HitsFn = unsafe fn(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>);
