@@ -277,14 +277,19 @@ impl<'a, T: Element> MatrixView<'a, T> {
         (self.row_stride == self.cols).then(|| &self.data[..self.rows * self.cols])
     }
 
-    /// The same numbers as f32: the view itself where it is f32 already, else a copy in `buffer`, gaps included.
+    /// The same numbers as f32: the view itself where it is f32 already, else a copy in `buffer` without gaps.
     pub(crate) fn as_f32<'b>(&self, buffer: &'b mut Vec<f32>) -> MatrixView<'b, f32>
     where
         'a: 'b,
     {
-        let len = self.rows.checked_sub(1).map_or(0, |last| last * self.row_stride + self.cols);
         let MatrixView { data, rows, cols, row_stride } = *self;
-        MatrixView { data: T::as_f32(&data[..len], buffer), rows, cols, row_stride }
+        if row_stride == cols || T::DTYPE == Dtype::F32 {
+            let len = rows.checked_sub(1).map_or(0, |last| last * row_stride + cols);
+            return MatrixView { data: T::as_f32(&data[..len], buffer), rows, cols, row_stride };
+        }
+        buffer.resize(rows * cols, 0.0);
+        self.widen_into(buffer);
+        MatrixView { data: buffer, rows, cols, row_stride: cols }
     }
 
     /// All elements as f32, row after row; `to` has as many.

@@ -226,7 +226,7 @@ fn many_codewords_of_few_dimensions() {
     // Enough for codewords that lie together to be looked at alone: random ones, clusters, ties on a grid, repetitions, and
     // rows of every distance.
     let mut numbers = Numbers::new(77);
-    for (k, d) in [(4096, 1), (4096, 2), (4100, 3), (8192, 4), (9000, 5)] {
+    for (k, d) in [(16_384, 1), (16_384, 2), (8200, 3), (8192, 4), (9000, 5)] {
         let n = scaled(60);
         let gaussian = numbers.gaussians(k * d);
         let mut clusters = gaussian.clone();
@@ -235,7 +235,7 @@ fn many_codewords_of_few_dimensions() {
         }
         let mut repeated = gaussian.clone();
         repeated.copy_within(..k / 3 * d, k / 2 * d);
-        let grid = numbers.integers(k * d, if d < 3 { 2000 } else { 12 });
+        let grid = numbers.integers(k * d, [30_000, 200, 30, 12, 8][d - 1]);
         for (name, e) in [("gaussian", gaussian), ("clusters", clusters), ("repeated", repeated), ("grid", grid)] {
             let mut x = numbers.gaussians(n * d);
             for (i, row) in x.chunks_exact_mut(d).enumerate() {

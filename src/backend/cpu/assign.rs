@@ -15,7 +15,7 @@ pub(super) trait Packed: Sync {
     type Pass: Pass<Codebook = Self>;
     /// Kernels for direct sums.
     fn kernels(&self) -> &'static Kernels;
-    /// Labels of the distinct codewords, ascending.
+    /// Labels of the distinct codewords by position. Ascending, where a pass has rows that are wild.
     fn labels(&self) -> &[u32];
     /// Rows of a block: whole tiles.
     fn block_rows(&self) -> usize;

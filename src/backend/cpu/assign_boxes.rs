@@ -31,7 +31,7 @@ impl Packed for BoxPanels {
 /// Buffers of the pass.
 #[derive(Default)]
 pub(super) struct PassBoxes {
-    /// The rows as they came; zeros for those that are not finite.
+    /// The rows as they came; a codeword for those that are not finite, which so are the quickest to find.
     rows: Vec<f32>,
     kinds: Vec<RowKind>,
     found: Found,
@@ -49,7 +49,8 @@ impl Pass for PassBoxes {
         for row in self.rows.chunks_exact_mut(boxes.d) {
             let finite = row.iter().all(|value| value.is_finite());
             if !finite {
-                row.fill(0.0);
+                let codeword = boxes.boxes().codewords_of(0, boxes.d);
+                row.iter_mut().zip(codeword).for_each(|(value, step)| *value = step[0]);
             }
             self.kinds.push(if finite { RowKind::Packed } else { RowKind::NonFinite });
         }
@@ -76,7 +77,10 @@ impl Pass for PassBoxes {
             let start = i.checked_sub(1).map_or(0, |before| self.found.ends[before]);
             let positions = &self.found.candidates[start..self.found.ends[i]];
             self.labels.clear();
-            self.labels.extend(positions.iter().map(|&position| boxes.labels[position as usize]));
+            match positions {
+                [] => self.labels.extend_from_slice(&boxes.labels),
+                _ => self.labels.extend(positions.iter().map(|&position| boxes.labels[position as usize])),
+            }
             self.labels.sort_unstable();
             each(i, &mut self.labels);
         }

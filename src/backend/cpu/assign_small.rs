@@ -105,9 +105,8 @@ impl Pass for PassSmall {
         let (kernels, d) = (panels.small_kernels, panels.d);
         let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| self.certain[i] != OPEN);
         for (i, _) in ties {
-            let (_, panel) = self.best(panels, i);
             self.found.clear();
-            self.found.extend_from_slice(panels.labels_of(panel));
+            self.found.extend_from_slice(panels.labels_of(self.certain[i] as usize));
             each(i, &mut self.found);
         }
         self.tile.resize(kernels.rows * d, 0.0);

@@ -12,6 +12,9 @@ use super::small_nearest::{OPEN, least, limit_of, sq_l2, up_to};
 /// The sides of [`PANEL`] boxes: per dimension the lower ones and the upper ones.
 pub(super) type Sides = [[f32; PANEL]; 2];
 
+/// Candidates of a row that are kept: more are rare, and so is what looking at all costs.
+const CANDIDATES: usize = 64;
+
 /// The search of one instruction set.
 pub(super) struct BoxKernels {
     search: unsafe fn(rows: &[f32], boxes: Boxes<'_>, found: &mut Found),
@@ -22,11 +25,14 @@ pub(super) struct BoxKernels {
 pub(super) struct Found {
     /// Per row the position of its codeword, [`OPEN`] where more than one can be the nearest.
     pub positions: Vec<u32>,
-    /// Of the rows that are open the positions that can be the nearest, and for every row where its own end.
+    /// Of the rows that are open the positions that can be the nearest, and for every row where its own end. None for a row
+    /// that is open means all: sums that overflowed tell nothing, and more than [`CANDIDATES`] are not kept.
     pub candidates: Vec<u32>,
     pub ends: Vec<usize>,
     /// Panels looked at, of all rows.
     pub visits: usize,
+    /// Rows whose sums overflowed.
+    pub overflows: usize,
     /// Squared distances to the boxes of runs; the panels visited, each with its least sum.
     runs: Vec<[f32; PANEL]>,
     visited: Vec<(usize, f32)>,
@@ -84,11 +90,11 @@ unsafe fn to_boxes<L: Lanes, const PARTS: usize>(z: &[f32], sides: &[Sides]) -> 
 /// Check 1.
 #[inline(always)]
 unsafe fn search<L: Lanes, const PARTS: usize>(rows: &[f32], d: usize, boxes: Boxes<'_>, found: &mut Found) {
-    let Found { positions, candidates, ends, visits, runs, visited } = found;
+    let Found { positions, candidates, ends, visits, overflows, runs, visited } = found;
     positions.clear();
     candidates.clear();
     ends.clear();
-    *visits = 0;
+    (*visits, *overflows) = (0, 0);
     // SAFETY: check 1; every index is checked.
     unsafe {
         for z in rows.chunks_exact(d) {
@@ -148,15 +154,16 @@ unsafe fn search<L: Lanes, const PARTS: usize>(rows: &[f32], d: usize, boxes: Bo
                     }
                 }
             }
-            if overflow {
-                candidates.extend(0..boxes.len);
-            }
+            *overflows += usize::from(overflow);
             match candidates[first..] {
                 [only] => {
                     positions.push(only);
                     candidates.truncate(first);
                 }
                 _ => positions.push(OPEN),
+            }
+            if candidates.len() - first > CANDIDATES {
+                candidates.truncate(first);
             }
             ends.push(candidates.len());
         }

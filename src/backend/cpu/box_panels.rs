@@ -15,10 +15,10 @@
 //! those that are left are the candidates.
 //!
 //! How many panels a row has to look into depends on the data. Whether this pays is tried with rows amidst the codewords
-//! ([`BoxPanels::new`]).
+//! ([`BoxPanels::new`]). Rows of another kind can need more: within a shell of codewords that are all about as far away they
+//! look into every panel, and take three times as long as a look at all codewords would (measured, 8191 on a sphere).
 
 use super::box_kernels::{BoxKernels, Found, Sides};
-use super::centre::distinct;
 use super::kernels::Kernels;
 use super::small_kernels::PANEL;
 use crate::matrix::MatrixView;
@@ -27,8 +27,6 @@ use crate::matrix::MatrixView;
 const MAX_D: usize = 16;
 /// Codewords of a run.
 const RUN: usize = PANEL * PANEL;
-/// Codewords below which all of them are looked at as fast.
-const MIN_K: usize = 2 * RUN;
 /// Rows that are tried, about.
 const SAMPLE: usize = 64;
 /// Cycles of a Zen 3 with AVX2, about: of a search, of every panel it looks into, and of a panel where all are looked at,
@@ -56,43 +54,43 @@ pub(super) struct BoxPanels {
 #[derive(Clone, Copy)]
 pub(super) struct Boxes<'a> {
     pub d: usize,
-    /// Number of codewords.
-    pub len: u32,
     pub codewords: &'a [[f32; PANEL]],
     pub panels: &'a [Sides],
     pub runs: &'a [Sides],
 }
 
-impl Boxes<'_> {
+impl<'a> Boxes<'a> {
     /// The codewords of a panel, `[d][PANEL]`.
     #[inline(always)]
-    pub fn codewords_of(&self, panel: usize, d: usize) -> &[[f32; PANEL]] {
+    pub fn codewords_of(&self, panel: usize, d: usize) -> &'a [[f32; PANEL]] {
         &self.codewords[panel * d..][..d]
     }
 }
 
 impl BoxPanels {
-    /// None where this does not pay.
+    /// Of the distinct codewords, those of `labels`. None where this does not pay.
     pub(super) fn new(
         codewords: MatrixView<'_, f32>,
+        labels: &[u32],
         kernels: &'static Kernels,
         box_kernels: &'static BoxKernels,
     ) -> Option<BoxPanels> {
-        if codewords.cols() > MAX_D || codewords.rows() < MIN_K {
+        // One visit at least: no need to try where that is too much.
+        if codewords.cols() > MAX_D || !worth(1.0, labels.len(), codewords.cols()) {
             return None;
         }
-        let boxes = BoxPanels::arranged(codewords, kernels, box_kernels);
+        let boxes = BoxPanels::arranged(codewords, labels.to_vec(), kernels, box_kernels);
         boxes.pays(codewords).then_some(boxes)
     }
 
     /// Whether it pays or not.
     fn arranged(
         codewords: MatrixView<'_, f32>,
+        mut labels: Vec<u32>,
         kernels: &'static Kernels,
         box_kernels: &'static BoxKernels,
     ) -> BoxPanels {
         let d = codewords.cols();
-        let (mut labels, _) = distinct(codewords);
         arrange(&mut labels, codewords);
         let mut packed = vec![[f32::INFINITY; PANEL]; labels.len().div_ceil(PANEL) * d];
         for (panel, labels) in packed.chunks_exact_mut(d).zip(labels.chunks(PANEL)) {
@@ -109,8 +107,8 @@ impl BoxPanels {
 
     /// What a search reads.
     pub fn boxes(&self) -> Boxes<'_> {
-        let BoxPanels { d, labels, codewords, panels, runs, .. } = self;
-        Boxes { d: *d, len: labels.len() as u32, codewords, panels, runs }
+        let BoxPanels { d, codewords, panels, runs, .. } = self;
+        Boxes { d: *d, codewords, panels, runs }
     }
 
     /// Whether rows look into few panels: those halfway between two codewords of a panel are in the midst of them.
@@ -121,15 +119,19 @@ impl BoxPanels {
             let ends = [labels[0], labels[labels.len() - 1]].map(|label| codewords.row(label as usize));
             ends[0].iter().zip(ends[1]).map(|(a, b)| 0.5 * a + 0.5 * b).collect::<Vec<f32>>()
         };
-        let rows: Vec<f32> = panels.clone().step_by(step).flat_map(between).collect();
+        let rows: Vec<f32> = panels.step_by(step).flat_map(between).collect();
         let mut found = Found::default();
         self.box_kernels.search(&rows, self.boxes(), &mut found);
         let visits = found.visits as f64 / (rows.len() / self.d) as f64;
-        let panels = panels.len() as f64;
-        // Rows whose sums overflow visit nothing, and end with all codewords as candidates.
-        let overflow = found.candidates.len() > rows.len();
-        !overflow && SEARCH + VISIT * visits < 0.5 * panels * (PANEL_STEP * self.d as f64 + PANEL_END)
+        // Rows whose sums overflow visit nothing.
+        found.overflows == 0 && worth(visits, self.labels.len(), self.d)
     }
+}
+
+/// Whether a search that looks into so many panels is the faster way.
+fn worth(visits: f64, k: usize, d: usize) -> bool {
+    let panels = k.div_ceil(PANEL) as f64;
+    SEARCH + VISIT * visits < 0.5 * panels * (PANEL_STEP * d as f64 + PANEL_END)
 }
 
 /// Puts the labels in the order of a tree: see above. Equal values by label, so that there is one order.
@@ -174,6 +176,7 @@ fn sides<'a>(groups: std::slice::Chunks<'a, u32>, d: usize, codewords: MatrixVie
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cpu::centre::distinct;
     use crate::backend::cpu::isa::Isa;
     use crate::backend::cpu::small_nearest::OPEN;
     use crate::matrix::Matrix;
@@ -199,7 +202,8 @@ mod tests {
             for scale in [1.0, 30.0, 1e6] {
                 let rows: Vec<f32> = numbers(50 * d, 9).iter().map(|v| v * scale).collect();
                 for isa in Isa::available() {
-                    let boxes = BoxPanels::arranged(e.view(), Kernels::of(isa), BoxKernels::of(isa));
+                    let boxes =
+                        BoxPanels::arranged(e.view(), (0..k as u32).collect(), Kernels::of(isa), BoxKernels::of(isa));
                     let mut found = Found::default();
                     boxes.box_kernels.search(&rows, boxes.boxes(), &mut found);
                     for (i, z) in rows.chunks_exact(d).enumerate() {
@@ -213,6 +217,10 @@ mod tests {
                         };
                         let name = format!("{k} x {d}, scale {scale}, {}, row {i}", isa.name());
                         match found.positions[i] {
+                            OPEN if candidates.is_empty() => {
+                                let near = distances.iter().filter(|&&distance| distance <= least * (1.0 + 1e-5));
+                                assert!(near.count() > 64, "{name}: all, for a few");
+                            }
                             OPEN => {
                                 assert!(candidates.len() > 1 && candidates.iter().all(is_near), "{name}");
                                 let nearest = |&p: &u32| distances[boxes.labels[p as usize] as usize] == least;
@@ -234,10 +242,16 @@ mod tests {
         let kernels = (Kernels::of(Isa::Portable), BoxKernels::of(Isa::Portable));
         let pays = |values: Vec<f32>, d: usize| {
             let e = Matrix::new(values.clone(), values.len() / d, d).unwrap();
-            BoxPanels::new(e.view(), kernels.0, kernels.1).is_some()
+            BoxPanels::new(e.view(), &distinct(e.view()).0, kernels.0, kernels.1).is_some()
         };
         assert!(pays(numbers(8192 * 2, 1), 2));
         assert!(pays(numbers(8192 * 4, 2), 4));
+        // Ties are no overflow.
+        assert!(pays((0..16384).map(|j| j as f32).collect(), 1), "integers");
+        assert!(
+            pays((0..16384 * 2).map(|i| if i % 2 == 0 { i / 2 / 128 } else { i / 2 % 128 } as f32).collect(), 2),
+            "grid"
+        );
         assert!(!pays(numbers(256 * 4, 3), 4), "few");
         assert!(!pays(numbers(4096 * 16, 4), 16), "16 dimensions");
         // Squares that underflow or overflow tell nothing.

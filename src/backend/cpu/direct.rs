@@ -72,6 +72,8 @@ fn sq_distances_of<const D: usize>(
     for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
         if let ([z], [e]) = (x.row(i).as_chunks::<D>().0, codewords.row(label as usize).as_chunks::<D>().0) {
             *sq_distance = round_f64(sq_l2_f64(z, e), D).unwrap_or(f32::NAN);
+        } else {
+            *sq_distance = f32::NAN;
         }
     }
 }

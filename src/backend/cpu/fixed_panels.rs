@@ -26,7 +26,7 @@
 //! that of the longest. A codebook whose longest codeword is [`SPREAD`] times as long as half of them is left to f32.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::centre::{distinct, lane_sum, largest_magnitude, mean_of};
+use super::centre::{lane_sum, mean_of};
 use super::fixed_kernels::{FixedKernels, LANES, PADDING, REGISTERS, WIDTH};
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
@@ -70,9 +70,10 @@ pub(super) struct SqNorms {
 }
 
 impl FixedPanels {
-    /// None where this does not pay.
+    /// Of the distinct codewords, those of `labels`. None where this does not pay.
     pub(super) fn new(
         codewords: MatrixView<'_, f32>,
+        labels: &[u32],
         kernels: &'static Kernels,
         fixed_kernels: &'static FixedKernels,
     ) -> Option<FixedPanels> {
@@ -80,14 +81,22 @@ impl FixedPanels {
         if !(MIN_D..=MAX_D).contains(&d) {
             return None;
         }
-        let (labels, _) = distinct(codewords);
         if labels.len().div_ceil(LANES) > REGISTERS {
             return None;
         }
-        let (mean, shift) = scale_of(codewords, &labels)?;
+        let (mean, shift) = scale_of(codewords, labels)?;
         let packed = Vec::new();
-        let mut panels =
-            FixedPanels { kernels, fixed_kernels, d, mean, shift, labels, packed, norm: 0.0, residual: 0.0 };
+        let mut panels = FixedPanels {
+            kernels,
+            fixed_kernels,
+            d,
+            mean,
+            shift,
+            labels: labels.to_vec(),
+            packed,
+            norm: 0.0,
+            residual: 0.0,
+        };
         panels.pack(codewords);
         Some(panels)
     }
@@ -171,10 +180,7 @@ impl FixedPanels {
 /// unit does not suit; see above.
 pub(super) fn scale_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<(Option<Vec<f32>>, i32)> {
     let d = codewords.cols();
-    let (mean, largest) = match mean_of(codewords, labels) {
-        Some((mean, largest)) => (Some(mean), largest),
-        None => (None, largest_magnitude(codewords, labels, None)),
-    };
+    let mean = mean_of(codewords, labels).map(|(mean, _)| mean);
     let mean_at = |t: usize| mean.as_ref().map_or(0.0, |mean| f64::from(mean[t]));
     let norm = |&label: &u32| {
         let row = codewords.row(label as usize);
@@ -185,7 +191,7 @@ pub(super) fn scale_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option
     let middle = norms.len() / 2;
     let median = *norms.select_nth_unstable_by(middle, f64::total_cmp).1;
     let shift = shift_to_norm(longest * longest * (1.0 + 1e-6), d).min(MAX_SHIFT);
-    (largest.is_finite() && longest <= SPREAD * median).then_some((mean, shift))
+    (longest <= SPREAD * median).then_some((mean, shift))
 }
 
 /// The larger of each.

@@ -7,7 +7,7 @@ use super::rows::{RowKind, power_of_two, shift_of};
 use crate::matrix::{Element, MatrixView};
 
 /// Half a squared norm has no more bits.
-const MAX_COARSER: i32 = 31;
+pub(super) const MAX_COARSER: i32 = 31;
 
 /// Values that are centred, scaled and rounded at a time: rows are padded to a multiple with zeros.
 const STEP: usize = 32;

@@ -11,8 +11,8 @@ pub enum Isa {
     Avx512Bf16,
     /// AVX-512 F: 16 lanes of f32.
     Avx512,
-    /// AVX2 and FMA: 16 products of 16-bit integers for the labels of vectors of 7 to 32,768 dimensions, and 8 lanes of
-    /// f32 for everything else.
+    /// AVX2 and FMA: 16 products of 16-bit integers for most labels of vectors of 7 to 32,768 dimensions, and 8 lanes of f32
+    /// for everything else.
     Avx2,
     /// Advanced SIMD of 64-bit Arm: 4 lanes of f32.
     Neon,

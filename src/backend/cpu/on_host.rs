@@ -3,6 +3,7 @@
 use super::assign::assign;
 use super::box_kernels::BoxKernels;
 use super::box_panels::BoxPanels;
+use super::centre::distinct;
 use super::fixed_kernels::FixedKernels;
 use super::fixed_panels::FixedPanels;
 use super::isa::Isa;
@@ -47,20 +48,22 @@ enum Form {
 impl Form {
     fn of(codewords: MatrixView<'_, f32>, isa: Isa) -> Form {
         let kernels = Kernels::of(isa);
-        if let Some(boxes) = BoxPanels::new(codewords, kernels, BoxKernels::of(isa)) {
+        let (labels, _) = distinct(codewords);
+        if let Some(boxes) = BoxPanels::new(codewords, &labels, kernels, BoxKernels::of(isa)) {
             return Form::Boxes(boxes);
         }
         let fixed = SmallFixedKernels::of(isa);
-        if let Some(fixed) = fixed.and_then(|fixed| SmallFixedPanels::new(codewords, kernels, fixed)) {
+        if let Some(fixed) = fixed.and_then(|fixed| SmallFixedPanels::new(codewords, &labels, kernels, fixed)) {
             return Form::SmallFixed(fixed);
         }
-        if let Some(small) = SmallPanels::new(codewords, kernels, SmallKernels::of(isa)) {
+        if let Some(small) = SmallPanels::new(codewords, &labels, kernels, SmallKernels::of(isa)) {
             return Form::Small(small);
         }
-        if let Some(pairs) = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords, kernels, pairs)) {
+        if let Some(pairs) = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords, &labels, kernels, pairs))
+        {
             return Form::Pairs(pairs);
         }
-        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords, kernels, fixed));
+        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords, &labels, kernels, fixed));
         fixed.map_or(Form::F32, Form::Fixed)
     }
 }

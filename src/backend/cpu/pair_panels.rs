@@ -30,7 +30,7 @@
 //!   8 times 2^-126 ([`PairPanels::tiny`]).
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::centre::{distinct, largest_magnitude, mean_of};
+use super::centre::{largest_magnitude, mean_of};
 use super::kernels::Kernels;
 use super::pair_kernels::{PairKernels, WIDTH};
 use super::panels::{U, lower, relative_error, threshold};
@@ -67,9 +67,10 @@ pub(super) struct SqNorms {
 }
 
 impl PairPanels {
-    /// None where pairs do not pay.
+    /// Of the distinct codewords, those of `labels`. None where pairs do not pay.
     pub(super) fn new(
         codewords: MatrixView<'_, f32>,
+        labels: &[u32],
         kernels: &'static Kernels,
         pair_kernels: &'static PairKernels,
     ) -> Option<PairPanels> {
@@ -77,14 +78,13 @@ impl PairPanels {
         if !(MIN_D..=MAX_D).contains(&d) {
             return None;
         }
-        let (labels, _) = distinct(codewords);
-        let (mean, largest) = match mean_of(codewords, &labels) {
+        let (mean, largest) = match mean_of(codewords, labels) {
             Some((mean, largest)) => (Some(mean), largest),
-            None => (None, largest_magnitude(codewords, &labels, None)),
+            None => (None, largest_magnitude(codewords, labels, None)),
         };
         let shift = shift_of(largest.to_bits());
         let (packed, terms) = (Vec::new(), vec![[0.0; 3]; labels.len()]);
-        let mut panels = PairPanels { kernels, pair_kernels, d, mean, shift, labels, packed, terms };
+        let mut panels = PairPanels { kernels, pair_kernels, d, mean, shift, labels: labels.to_vec(), packed, terms };
         panels.pack(codewords);
         Some(panels)
     }

@@ -21,6 +21,7 @@ pub(super) fn shift_of(magnitude_bits: u32) -> i32 {
 }
 
 /// 2^exponent; `exponent` within +-126.
+#[inline(always)]
 pub(super) fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }

@@ -209,7 +209,6 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn place(plain: &[f32], terms: Terms<'_>, tile: &mut [i32], shifts: &mut [i32], bounds: &mut [f32]) {
         match terms.mean.len() {
-            4 => small_fixed_rows::place(plain, 4, terms, tile, shifts, bounds),
             8 => small_fixed_rows::place(plain, 8, terms, tile, shifts, bounds),
             16 => small_fixed_rows::place(plain, 16, terms, tile, shifts, bounds),
             d => small_fixed_rows::place(plain, d, terms, tile, shifts, bounds),
@@ -226,7 +225,6 @@ mod avx2 {
         // SAFETY: the caller made the check. Known depths unroll.
         unsafe {
             match d {
-                4 => small_nearest::nearest::<__m256, 1, PANEL>(z, panels, codewords, 4, positions),
                 8 => small_nearest::nearest::<__m256, 1, PANEL>(z, panels, codewords, 8, positions),
                 16 => small_nearest::nearest::<__m256, 1, PANEL>(z, panels, codewords, 16, positions),
                 _ => small_nearest::nearest::<__m256, 1, PANEL>(z, panels, codewords, d, positions),

@@ -6,7 +6,6 @@
 //! largest sum.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::centre::distinct;
 use super::fixed_panels::{SqNorms, larger, negated_half, norms_of, pair, quantize, scale_of};
 use super::kernels::Kernels;
 use super::rows::power_of_two;
@@ -42,9 +41,10 @@ pub(super) struct SmallFixedPanels {
 }
 
 impl SmallFixedPanels {
-    /// None where this does not pay.
+    /// Of the distinct codewords, those of `labels`. None where this does not pay.
     pub(super) fn new(
         codewords: MatrixView<'_, f32>,
+        labels: &[u32],
         kernels: &'static Kernels,
         fixed_kernels: &'static SmallFixedKernels,
     ) -> Option<SmallFixedPanels> {
@@ -52,12 +52,11 @@ impl SmallFixedPanels {
         if !(MIN_D..=MAX_D).contains(&d) || codewords.rows() < MIN_K {
             return None;
         }
-        let (labels, _) = distinct(codewords);
         let count = labels.len().div_ceil(PANEL);
         if labels.len() < MIN_K || count > MAX_PANELS {
             return None;
         }
-        let (mean, shift) = scale_of(codewords, &labels)?;
+        let (mean, shift) = scale_of(codewords, labels)?;
         let mean = mean.unwrap_or_else(|| vec![0.0; d]);
         let half = d.div_ceil(2);
         let mut packed = vec![0; count * panel_len(half)];
@@ -87,7 +86,18 @@ impl SmallFixedPanels {
         let panels = packed.par_chunks_exact_mut(panel_len(half)).zip(exact.par_chunks_exact_mut(d * PANEL));
         let largest = panels.zip(labels.par_chunks(PANEL)).with_min_len(32).map(pack).reduce(SqNorms::default, larger);
         let (norm, residual) = norms_of(largest);
-        Some(SmallFixedPanels { kernels, fixed_kernels, d, mean, shift, labels, packed, exact, norm, residual })
+        Some(SmallFixedPanels {
+            kernels,
+            fixed_kernels,
+            d,
+            mean,
+            shift,
+            labels: labels.to_vec(),
+            packed,
+            exact,
+            norm,
+            residual,
+        })
     }
 
     /// Number of panels.

@@ -3,7 +3,8 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::{NORM, OFF, to_integer};
-use super::rows::{MAX_SHIFT, RowKind};
+use super::fixed_rows::MAX_COARSER;
+use super::rows::{MAX_SHIFT, RowKind, power_of_two};
 use super::small_fixed_kernels::{ROWS, Tile};
 use super::small_fixed_panels::SmallFixedPanels;
 use super::small_nearest::OPEN;
@@ -14,9 +15,6 @@ use crate::matrix::{Element, MatrixView};
 pub(super) const MAX_D: usize = 16;
 /// What roundings of f32 can take off a sum of as many squares, and of what is made of it: more than 32 of them.
 const UP: f32 = 1.0 + 1.0 / 262_144.0;
-/// Half a squared norm has no more bits.
-const MAX_COARSER: i32 = 31;
-
 /// What rows are placed by: the mean, the exponent of the codebook's scale, A and G of [`super::fixed_panels`].
 #[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
@@ -129,7 +127,6 @@ pub(super) fn place(
         }
     }
     // The scale that brings the largest component to [1, 4), and the sum of squares there.
-    let power_of_two = |exponent: i32| f32::from_bits(((exponent + 127) as u32) << 23);
     let (mut own, mut sums) = ([0i32; ROWS], [0.0f32; ROWS]);
     for lane in 0..ROWS {
         own[lane] = (127 - (largest[lane] >> 23) as i32).clamp(-MAX_SHIFT, MAX_SHIFT);
@@ -143,11 +140,11 @@ pub(super) fn place(
     // Half the exponent of room^2 / sum, rounded down: see [`super::fixed_panels::shift_to_norm`].
     let room = (NORM - 0.5 * (d as f64).sqrt() - 1.0) as f32;
     let room = (room * room).next_down().to_bits() as i32;
-    let mut scales = [0.0f32; ROWS];
+    let (mut exponents, mut scales) = ([0i32; ROWS], [0.0f32; ROWS]);
     for lane in 0..ROWS {
         sums[lane] = sums[lane] * UP + LOST;
         let shift = terms.shift.min(own[lane] + ((room - sums[lane].to_bits() as i32) >> 24));
-        scales[lane] = power_of_two(shift);
+        (exponents[lane], scales[lane]) = (shift, power_of_two(shift));
         shifts[lane] = (terms.shift - shift).min(MAX_COARSER);
     }
     let mut residuals = [0.0f32; ROWS];
@@ -162,8 +159,8 @@ pub(super) fn place(
         }
     }
     for lane in 0..ROWS {
-        // What division by a power of two makes subnormal is less than the unit by far.
-        let norm = sums[lane].sqrt() * UP * scales[lane] / power_of_two(own[lane]) + f32::MIN_POSITIVE;
+        // Not above 2^78, see there; what is below 2^-126 is less than the unit by far, and may be that.
+        let norm = sums[lane].sqrt() * UP * power_of_two((exponents[lane] - own[lane]).max(-MAX_SHIFT));
         // Centring rounded a component by 2^-24 of itself.
         let rho = (residuals[lane] * UP + LOST).sqrt() * UP + norm * f32::EPSILON;
         let bound = (rho * terms.norm + (norm + rho) * terms.residual) * UP + OFF as f32;
@@ -176,8 +173,7 @@ pub(super) fn place(
 ///
 /// No score of another panel lies below -(k2 + low) - E, where k2 is the second largest key without its number and E the
 /// row's bound, and the best of the panel with the largest key k1 not above -k1 + E. So the row is certain where
-/// k1 - k2 > 2 E + low. Halves fit 32 bits; their difference is rounded once to f32, for which the factor stands, and a half
-/// was cut off. Written so that an infinite bound is not certain.
+/// k1 - k2 > 2 E + low. Halves fit 32 bits; their difference is rounded once to f32, for which the factor stands. Written so that an infinite bound is not certain.
 #[inline(always)]
 pub(super) fn certain(state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32]) {
     let (lines, _) = state.as_chunks::<ROWS>();

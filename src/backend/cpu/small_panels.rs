@@ -20,7 +20,7 @@
 //! so weakens the panel it is in, and for the rows that are nearest to this panel only: its own h has its own error.
 //! [`super::small_rows::certain`] compares. Which codeword of the panel it is, [`super::small_nearest`] says.
 
-use super::centre::{distinct, largest_magnitude, mean_of};
+use super::centre::{largest_magnitude, mean_of};
 use super::kernels::Kernels;
 use super::panels::{U, relative_error, threshold, tiny};
 use super::rows::{power_of_two, shift_of};
@@ -50,9 +50,10 @@ pub(super) struct SmallPanels {
 }
 
 impl SmallPanels {
-    /// None where the dimensions are too many.
+    /// Of the distinct codewords, those of `labels`. None where the dimensions are too many.
     pub(super) fn new(
         codewords: MatrixView<'_, f32>,
+        labels: &[u32],
         kernels: &'static Kernels,
         small_kernels: &'static SmallKernels,
     ) -> Option<SmallPanels> {
@@ -60,14 +61,14 @@ impl SmallPanels {
         if d > MAX_D {
             return None;
         }
-        let (labels, _) = distinct(codewords);
-        let (mean, largest) = match mean_of(codewords, &labels) {
+        let (mean, largest) = match mean_of(codewords, labels) {
             Some(centred) => centred,
-            None => (vec![0.0; d], largest_magnitude(codewords, &labels, None)),
+            None => (vec![0.0; d], largest_magnitude(codewords, labels, None)),
         };
         let shift = shift_of(largest.to_bits());
         let (packed, exact, bounds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut panels = SmallPanels { kernels, small_kernels, d, mean, shift, labels, packed, exact, bounds };
+        let mut panels =
+            SmallPanels { kernels, small_kernels, d, mean, shift, labels: labels.to_vec(), packed, exact, bounds };
         panels.pack(codewords);
         Some(panels)
     }
