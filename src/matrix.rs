@@ -91,6 +91,7 @@ impl Element for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+    #[inline]
     fn widen(src: &[f32], dst: &mut [f32]) {
         dst.copy_from_slice(src);
     }
@@ -299,7 +300,26 @@ impl<'a, T: Element> MatrixView<'a, T> {
     {
         match self.row_stride == self.cols {
             true => T::widen(&self.data[..self.rows * self.cols], to),
-            false => to.chunks_exact_mut(self.cols).enumerate().for_each(|(i, to)| T::widen(self.row(i), to)),
+            // Short rows of known lengths are moves of registers, not calls.
+            false => match self.cols {
+                4 => self.widen_rows::<4>(to),
+                8 => self.widen_rows::<8>(to),
+                16 => self.widen_rows::<16>(to),
+                cols => to.chunks_exact_mut(cols).enumerate().for_each(|(i, to)| T::widen(self.row(i), to)),
+            },
+        }
+    }
+
+    /// [`MatrixView::widen_into`] of rows of N columns.
+    fn widen_rows<const N: usize>(&self, to: &mut [f32])
+    where
+        T: Element,
+    {
+        let (to, _) = to.as_chunks_mut::<N>();
+        for (i, to) in to.iter_mut().enumerate() {
+            if let ([row], _) = self.row(i).as_chunks::<N>() {
+                T::widen(row, to);
+            }
         }
     }
 

@@ -106,13 +106,19 @@ pub(super) fn label(
         let rows = first..first + len(x);
         let (labels, sq_distances) = labels.of(rows.clone());
         stats += assign(x, first, codebook, labels, sq_distances)?;
-        for ((i, &label), &sq_distance) in rows.clone().zip(&*labels).zip(&*sq_distances) {
-            counts[label as usize] += 1;
-            inertia.add(weights.share(i, sq_distance));
-        }
-        if let Some(sums) = &mut sums {
-            accumulate_onto(sums, x, labels, weights.0.map(|weights| &weights[rows.clone()]))?;
-        }
+        let (labels, sq_distances) = (&*labels, &*sq_distances);
+        let count = || {
+            for ((i, &label), &sq_distance) in rows.clone().zip(labels).zip(sq_distances) {
+                counts[label as usize] += 1;
+                inertia.add(weights.share(i, sq_distance));
+            }
+        };
+        let add_up = || match &mut sums {
+            Some(sums) => accumulate_onto(sums, x, labels, weights.0.map(|weights| &weights[rows.clone()])),
+            None => Ok(()),
+        };
+        // One goes through the rows in their order, the other sorts them first: neither keeps more than a thread busy.
+        rayon::join(count, add_up).1?;
         tell(rows.end)
     })?;
     labels.stats = stats;

@@ -76,7 +76,7 @@ impl ProductQuantizer {
     }
 
     /// Learns m sub-quantizers from the rows of `x`, `[n, d]`, each by k-means on its columns with these parameters, the
-    /// seed raised by its number.
+    /// seed raised by its number. On the CPU the columns are copied part by part, 4 n d / m bytes.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where m does not divide d, or k is not 1 to 65,536.
@@ -122,9 +122,18 @@ impl ProductQuantizer {
         }
         let packed = Packed::new(OP, m, params.k())?;
         let width = d / m;
+        // On the processor a part's columns are copied once: every iteration goes through them twice, and rows of a few
+        // components far apart take as long to fetch as whole ones.
+        let mut copy = vec![0.0f32; if matches!(device, Device::Cpu) { checked_len(OP, x.rows(), width)? } else { 0 }];
         let learn = |s: usize| {
             let params = params.clone().raise_seed(s as u64);
-            let mut part = RowSource::held(x.columns(s * width..(s + 1) * width)?);
+            let columns = x.columns(s * width..(s + 1) * width)?;
+            let mut part = if matches!(device, Device::Cpu) {
+                columns.widen_into(&mut copy);
+                RowSource::held(MatrixView::new(&copy, x.rows(), width)?)
+            } else {
+                RowSource::held(columns)
+            };
             let fit = params.fit_source(&mut part, None, device, |step, _| observe(s, step).map_err(Stop::Observer));
             fit.map_err(|stop| match stop {
                 Stop::Library(error) => of_whole_rows(OP, x, 0, error).into(),
