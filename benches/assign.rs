@@ -3,7 +3,8 @@
 //! `cargo bench --bench assign` runs the shapes below (choose some by name: `cargo bench --bench assign -- exact`).
 //! Criterion's `Gelem/s` is GFLOP/s for `assign`, `top_k` and `pairwise_sq_l2` (2 n d k operations each; what exactness
 //! costs on top is not counted) and bytes written per second for `decode`. After each operation one line gives the
-//! share of the f32 FMA peak, measured here and now with as many threads as rayon has.
+//! share of the f32 FMA peak, and of the peak of 16-bit products where labels are made of these, measured here and now with
+//! as many threads as rayon has.
 
 mod peak;
 
@@ -82,7 +83,10 @@ fn measure(
         let rate = flop as f64 / best.as_secs_f64() / 1e9;
         match peak::gflops() {
             Some(peak) => {
-                println!("best {rate:.0} GFLOP/s, {:.0} % of {peak:.0} (f32 FMA peak)\n", 100.0 * rate / peak)
+                let integers = peak::integer_gops().map_or(String::new(), |peak| {
+                    format!(", {:.0} % of {peak:.0} (16-bit products)", 100.0 * rate / peak)
+                });
+                println!("best {rate:.0} GFLOP/s, {:.0} % of {peak:.0} (f32 FMA peak){integers}\n", 100.0 * rate / peak)
             }
             None => println!("best {rate:.0} GFLOP/s; this processor's FMA peak is not known\n"),
         }

@@ -1,11 +1,24 @@
-//! The f32 FMA peak of this processor, measured: independent chains of FMA in registers, on every thread at once.
+//! What this processor can do, measured: independent chains in registers, on every thread at once.
 
 use std::time::Instant;
 
-/// Operations per second in 1e9, an FMA counted as two; the best of five runs of about 50 ms. None where there is no
-/// FMA this file knows how to issue.
+/// f32 FMA per second in 1e9, one counted as two operations. None where there is none that this file knows how to issue.
 pub fn gflops() -> Option<f64> {
-    let (chain, flop_per_step) = fma_chain()?;
+    fma_chain().map(best_of)
+}
+
+/// The same of products of 16-bit integers that are added up in 32 bits, where the crate forms labels of these.
+pub fn integer_gops() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if codeword::Isa::selected().ok()? == codeword::Isa::Avx2 {
+        // SAFETY: it is available where it is selected.
+        return Some(best_of((|steps| unsafe { avx2_integers(steps) }, 10 * 16 * 2)));
+    }
+    None
+}
+
+/// The best of five runs of about 50 ms.
+fn best_of((chain, flop_per_step): (Chain, u64)) -> f64 {
     let threads = rayon::current_num_threads();
     let mut steps = 1 << 16;
     let mut best = 0.0f64;
@@ -21,7 +34,7 @@ pub fn gflops() -> Option<f64> {
         best = best.max((steps * flop_per_step * threads as u64) as f64 / seconds / 1e9);
         runs += 1;
     }
-    Some(best)
+    best
 }
 
 /// Runs a number of steps and returns what they computed, so that none can be left out.
@@ -75,6 +88,20 @@ fn avx2(steps: u64) -> f32 {
         }
     }
     sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn avx2_integers(steps: u64) -> f32 {
+    use std::arch::x86_64::*;
+    let (factor, one) = (_mm256_set1_epi16(std::hint::black_box(3)), _mm256_set1_epi32(std::hint::black_box(1)));
+    let mut sums = [one; 10];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm256_add_epi32(_mm256_madd_epi16(*sum, factor), one);
+        }
+    }
+    sums.into_iter().map(|sum| _mm256_cvtsi256_si32(sum) as f32).sum()
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -1,4 +1,5 @@
 //! Rows on their way into the pass over pairs of 16-bit integers: centred, scaled, rounded.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_kernels::ROWS;
 use super::fixed_panels::{FixedPanels, shift_to_norm, to_integer};
