@@ -15,8 +15,7 @@
 //! 5. the maxima hold `ROWS * LANES` values for the group of every panel.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::fixed_panels::{self, SqNorms};
-use super::fixed_rows;
+use super::fixed_panels::SqNorms;
 use super::isa::Isa;
 use std::ops::Range;
 
@@ -125,25 +124,25 @@ impl FixedKernels {
         unsafe { (self.read)(state) }
     }
 
-    /// See [`fixed_rows::centre`].
+    /// See [`super::fixed_rows::centre`].
     pub fn centre_row(&self, row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
         // SAFETY: check 1.
         unsafe { (self.centre_row)(row, mean, out) }
     }
 
-    /// See [`fixed_rows::sq_norm`].
+    /// See [`super::fixed_rows::sq_norm`].
     pub fn sq_norm(&self, row: &[f32], scale: f32) -> f32 {
         // SAFETY: check 1.
         unsafe { (self.sq_norm)(row, scale) }
     }
 
-    /// See [`fixed_rows::quantize`].
+    /// See [`super::fixed_rows::quantize`].
     pub fn quantize_row(&self, row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
         // SAFETY: check 1.
         unsafe { (self.quantize_row)(row, scale, out) }
     }
 
-    /// See [`fixed_panels::quantize`].
+    /// See [`super::fixed_panels::quantize`].
     pub fn quantize_codeword(&self, row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
         // SAFETY: check 1.
         unsafe { (self.quantize_codeword)(row, mean, scale, out) }
@@ -197,6 +196,7 @@ fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) 
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::super::{fixed_panels, fixed_rows};
     use super::*;
     use std::arch::x86_64::*;
 

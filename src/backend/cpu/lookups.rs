@@ -31,7 +31,10 @@ struct Pass {
 
 impl Lookups {
     /// What `isa` has for numbers below `k`; none where looking up one by one is no slower.
-    pub fn of(isa: Isa, k: usize) -> Option<&'static Lookups> {
+    pub fn of(
+        isa: Isa,
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))] k: usize,
+    ) -> Option<&'static Lookups> {
         match isa {
             // Check 1.
             #[cfg(target_arch = "x86_64")]

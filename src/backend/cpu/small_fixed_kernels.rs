@@ -14,8 +14,7 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::isa::Isa;
-use super::small_fixed_rows::{self, Terms};
-use super::small_nearest;
+use super::small_fixed_rows::Terms;
 use std::ops::Range;
 
 /// Codewords of a panel: one register of those whose f32 sums say which it is.
@@ -95,19 +94,19 @@ impl SmallFixedKernels {
         panels.len() / len
     }
 
-    /// See [`small_fixed_rows::place`].
+    /// See [`super::small_fixed_rows::place`].
     pub fn place(&self, plain: &[f32], terms: Terms<'_>, tile: &mut [i32], shifts: &mut [i32], bounds: &mut [f32]) {
         // SAFETY: check 1.
         unsafe { (self.place)(plain, terms, tile, shifts, bounds) }
     }
 
-    /// See [`small_fixed_rows::certain`].
+    /// See [`super::small_fixed_rows::certain`].
     pub fn certain(&self, state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32]) {
         // SAFETY: check 1.
         unsafe { (self.certain)(state, bounds, low, panels) }
     }
 
-    /// See [`small_nearest::nearest`].
+    /// See [`super::small_nearest::nearest`].
     pub fn nearest(&self, plain: &[f32], panels: &[u32], codewords: &[f32], d: usize, positions: &mut [u32]) {
         // SAFETY: check 1.
         unsafe { (self.nearest)(plain, panels, codewords, d, positions) }
@@ -116,6 +115,7 @@ impl SmallFixedKernels {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::super::{small_fixed_rows, small_nearest};
     use super::*;
     use std::arch::x86_64::*;
 
