@@ -43,7 +43,8 @@ pub(super) const NORM: f64 = 32768.0;
 pub(super) const OFF: f64 = 2.0;
 /// What the low half of a sum can say.
 const LOW: f64 = 65535.0;
-/// Longest codeword over the median one; see above. At 8 as many rows stay open as bf16 leaves.
+/// Longest codeword over the median one; see above. With one codeword 7 times as long as the others two thirds of Gaussian
+/// rows stay open (256 dimensions, 1024 codewords), and f32 takes 1.4 times as long nevertheless.
 const SPREAD: f64 = 8.0;
 
 pub(super) struct FixedPanels {
