@@ -8,7 +8,7 @@ use super::rows::{MAX_SHIFT, RowKind, power_of_two};
 use super::small_fixed_kernels::{ROWS, Tile};
 use super::small_fixed_panels::SmallFixedPanels;
 use super::small_nearest::OPEN;
-use super::small_rows::transpose;
+use super::small_rows::{kinds_of, transpose};
 use crate::matrix::{Element, MatrixView};
 
 /// Dimensions of a tile, at most.
@@ -55,16 +55,7 @@ impl SmallFixedRows {
         for (plain, ((tile, shifts), bounds)) in self.plain.chunks_exact(ROWS * d).zip(tiles) {
             panels.fixed_kernels.place(plain, terms, tile, shifts, bounds);
         }
-        self.kinds.clear();
-        self.kinds.extend(self.bounds[..x.rows()].iter().zip(self.plain.chunks_exact(d)).map(|(bound, plain)| {
-            if bound.is_finite() {
-                RowKind::Packed
-            } else if plain.iter().all(|value| value.is_finite()) {
-                RowKind::Wild
-            } else {
-                RowKind::NonFinite
-            }
-        }));
+        kinds_of(&self.bounds[..x.rows()], &self.plain, d, &mut self.kinds);
     }
 
     /// The rows of every tile as they came.

@@ -39,16 +39,7 @@ impl SmallRows {
         for (plain, (tile, norms)) in self.plain.chunks_exact(self.tile_len).zip(tiles) {
             panels.small_kernels.place(plain, tile, &panels.mean, scale, norms);
         }
-        self.kinds.clear();
-        self.kinds.extend(self.norms[..x.rows()].iter().zip(self.plain.chunks_exact(d)).map(|(norm, plain)| {
-            if norm.is_finite() {
-                RowKind::Packed
-            } else if plain.iter().all(|value| value.is_finite()) {
-                RowKind::Wild
-            } else {
-                RowKind::NonFinite
-            }
-        }));
+        kinds_of(&self.norms[..x.rows()], &self.plain, d, &mut self.kinds);
     }
 
     /// The rows of every tile as they came.
@@ -75,6 +66,20 @@ impl SmallRows {
             *to = *from;
         }
     }
+}
+
+/// The kinds of rows, `[rows][d]` as they came, of which those that are packed have a finite mark.
+pub(super) fn kinds_of(marks: &[f32], plain: &[f32], d: usize, kinds: &mut Vec<RowKind>) {
+    kinds.clear();
+    kinds.extend(marks.iter().zip(plain.chunks_exact(d)).map(|(mark, plain)| {
+        if mark.is_finite() {
+            RowKind::Packed
+        } else if plain.iter().all(|value| value.is_finite()) {
+            RowKind::Wild
+        } else {
+            RowKind::NonFinite
+        }
+    }));
 }
 
 /// Centres and scales the rows of a tile, `[ROWS][d]`, to `[d][ROWS]`, and writes their norms, rounded up. A row with a
