@@ -118,3 +118,20 @@ fn what_underflow_costs() {
         assert_assign_exact(&name, matrix(rows, n, d).view(), matrix(codewords, k, d).view());
     }
 }
+
+#[test]
+fn rows_opposite_to_all_codewords() {
+    // Half of the codewords lie seven times as far along one line as the others: nothing is centred, for that would make
+    // the median longer. Rows far behind the origin have no product that is not negative, and none that padding may beat.
+    let mut numbers = Numbers::new(66);
+    for d in [20, 64] {
+        let k = 33;
+        let direction = signs(d, &mut numbers);
+        let mut near = |factor: f32| -> Vec<f32> {
+            direction.iter().map(|sign| sign * factor * (1.0 + 0.1 * numbers.gaussians(1)[0])).collect()
+        };
+        let codewords: Vec<f32> = (0..k).flat_map(|j| near(if j % 2 == 0 { 1.0 } else { 7.0 })).collect();
+        let rows = [-1.0, -10.0, -100.0, -1e4, -1e8, 1e4].map(|factor| near(factor)).concat();
+        assert_assign_exact("opposite", matrix(rows, 6, d).view(), matrix(codewords, k, d).view());
+    }
+}

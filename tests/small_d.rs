@@ -319,3 +319,14 @@ fn sums_of_integers_at_the_end_of_their_range() {
         }
     }
 }
+
+#[test]
+fn ties_of_codewords_far_apart_in_the_order_of_the_search() {
+    // A lattice whose labels fall where its coordinates rise. Rows halfway between two of its points; the second coordinate
+    // is so small that f64 sums are not exact, and only exact ones know that the two are as near.
+    let (side, n) = (128, 127);
+    let codewords: Vec<f32> = (0..side * side).rev().flat_map(|j| [(j / side) as f32, (j % side) as f32]).collect();
+    let rows: Vec<f32> = (0..n).flat_map(|i| [i as f32 + 0.5, 1.234_567e-12]).collect();
+    let got = assert_assign_exact("lattice", matrix(rows, n, 2).view(), matrix(codewords, side * side, 2).view());
+    assert_eq!(got.stats.exact, n as u64, "{:?}", got.stats);
+}
