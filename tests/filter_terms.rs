@@ -131,7 +131,7 @@ fn rows_opposite_to_all_codewords() {
             direction.iter().map(|sign| sign * factor * (1.0 + 0.1 * numbers.gaussians(1)[0])).collect()
         };
         let codewords: Vec<f32> = (0..k).flat_map(|j| near(if j % 2 == 0 { 1.0 } else { 7.0 })).collect();
-        let rows = [-1.0, -10.0, -100.0, -1e4, -1e8, 1e4].map(|factor| near(factor)).concat();
+        let rows = [-1.0, -10.0, -100.0, -1e4, -1e8, 1e4].map(near).concat();
         assert_assign_exact("opposite", matrix(rows, 6, d).view(), matrix(codewords, k, d).view());
     }
 }
