@@ -12,8 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The `count` rows that have the largest shares in the inertia, the largest first, equal ones by index, without those
 /// that equal one before them or one of `codewords`; fewer where there are no more. `labels` are those that `codebook`
-/// gave; where they are not of all rows, the device has them, or this
-/// labels the rows again.
+/// gave; where they are not of all rows, the device has them, or this labels the rows again.
 pub(super) fn farthest(
     problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
