@@ -26,9 +26,9 @@ const KEPT: u64 = 1 << 21;
 /// Codes that are read at a time.
 const CODES: usize = 1 << 16;
 /// Sums of a block of queries, some tenths of a second: Ctrl-C is heard at that pace.
-const MAX_SUMS: u64 = 1 << 30;
-/// Queries that a block has even so.
-const MIN_QUERIES: u64 = 16;
+const MAX_SUMS: u64 = 1 << 32;
+/// Queries that a block has even so: fewer take as long.
+const MIN_QUERIES: u64 = 64;
 /// The same where all codes are decoded for each block.
 const MIN_DECODED: u64 = 1024;
 
@@ -198,13 +198,13 @@ fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
     }
     let (m, k) = (model.m as u64, model.k as u64);
     let tables = (4 * QUERIES).saturating_mul(m).saturating_mul(k);
-    let bytes = match k {
-        ..=16 => 16,
-        17..=256 => 256,
-        _ => 0,
-    };
-    let of_queries = QUERIES * m * bytes + 16 * KEPT.min(QUERIES * r as u64);
-    let of_threads = (of_queries + (1 << 17).max(m.saturating_mul(1024))) * rayon::current_num_threads() as u64;
+    // Of a thread, which may have begun with two batches of queries: a table for each byte of a code, numbers of a block of
+    // codes, those of them that are looked at, and the nearest.
+    let byte_tables = if k <= 256 { m.saturating_mul(1 << 14) } else { 0 };
+    let block = (1 << 17).max(m.saturating_mul(1024)) + (1 << 19);
+    let found = 12 * KEPT.min(QUERIES * r as u64);
+    let of_thread = byte_tables.saturating_add(block).saturating_mul(2).saturating_add(found);
+    let of_threads = of_thread.saturating_mul(rayon::current_num_threads() as u64);
     beside.saturating_add(tables).saturating_add(of_threads)
 }
 

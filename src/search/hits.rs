@@ -1,7 +1,5 @@
 //! The nearest codes found so far.
 
-use std::collections::BinaryHeap;
-
 /// A code that may be among the nearest: the farthest is the greatest, and among equals the last.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Hit {
@@ -35,16 +33,17 @@ pub(super) fn merged(mut a: Vec<Hit>, b: Vec<Hit>, r: usize) -> Vec<Hit> {
 /// The r nearest of some codes, which come in ascending order.
 pub(super) struct Best {
     r: usize,
-    hits: BinaryHeap<Hit>,
+    /// Half as many again as are asked for at most: what is beyond r is sorted out when there is no more room.
+    hits: Vec<Hit>,
     limit: f32,
 }
 
 impl Best {
     pub fn new(r: usize) -> Best {
-        Best { r, hits: BinaryHeap::new(), limit: f32::INFINITY }
+        Best { r, hits: Vec::new(), limit: f32::INFINITY }
     }
 
-    /// What is not below this is not among them; infinite until there are r.
+    /// What is not below this is not among them; infinite until it has been sorted out what they are.
     pub fn limit(&self) -> f32 {
         self.limit
     }
@@ -52,21 +51,31 @@ impl Best {
     /// The next code.
     #[inline]
     pub fn consider(&mut self, id: u32, sq_distance: f32) {
-        if self.hits.len() < self.r {
-            self.hits.push(Hit { sq_distance, id });
-        } else if sq_distance < self.limit {
-            if let Some(mut farthest) = self.hits.peek_mut() {
-                *farthest = Hit { sq_distance, id };
+        // Of the first r an infinite distance may be among the nearest.
+        if sq_distance < self.limit || self.hits.len() < self.r {
+            if self.hits.len() == self.hits.capacity() {
+                self.make_room();
             }
-        } else {
-            return;
-        }
-        if self.hits.len() == self.r {
-            self.limit = self.hits.peek().map_or(f32::INFINITY, |farthest| farthest.sq_distance);
+            self.hits.push(Hit { sq_distance, id });
         }
     }
 
-    pub fn into_sorted(self) -> Vec<Hit> {
-        self.hits.into_sorted_vec()
+    /// Sorts out what is beyond r, where there is room for half as many again already.
+    #[inline(never)]
+    fn make_room(&mut self) {
+        let (count, most) = (self.hits.len(), (self.r + self.r / 2).max(64));
+        if count < most {
+            self.hits.reserve_exact(count.max(64).min(most - count));
+        } else {
+            let (_, farthest, _) = self.hits.select_nth_unstable(self.r - 1);
+            self.limit = farthest.sq_distance;
+            self.hits.truncate(self.r);
+        }
+    }
+
+    pub fn into_sorted(mut self) -> Vec<Hit> {
+        self.hits.sort_unstable();
+        self.hits.truncate(self.r);
+        self.hits
     }
 }

@@ -1,9 +1,11 @@
 //! Search among vectors of which only codes are kept.
 
 mod adc;
+mod bytes;
 mod decoded;
 mod hits;
 mod scan;
+mod tables;
 
 use crate::error::{Error, Result};
 use hits::Hit;

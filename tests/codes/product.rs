@@ -129,6 +129,9 @@ fn a_search_finds_all_nearest_codes_by_the_documented_sums_with_ties_in_order() 
         (7, 16, 500, 9),
         (4, 5, 333, 333),
         (9, 100, 3000, 50),
+        (21, 2, 2000, 30),
+        (6, 4, 2000, 30),
+        (5, 40, 2000, 30),
     ] {
         let n = common::scaled(n).max(r.min(n));
         let r = r.min(n);
@@ -141,6 +144,19 @@ fn a_search_finds_all_nearest_codes_by_the_documented_sums_with_ties_in_order() 
         let queries = matrix((0..count * m * width).map(|_| numbers.gaussian()).collect(), count, m * width);
         assert_finds_the_nearest(m, &codewords, &codes, &queries, r);
     }
+}
+
+#[test]
+fn what_follows_the_last_number_of_a_code_counts_for_nothing() {
+    let mut numbers = Numbers::new(78);
+    let (m, k, n) = (3, 16, 3000);
+    let (_, quantizer) = random(&mut numbers, m, k, 2);
+    let x = matrix(numbers.gaussians(n * m * 2), n, m * 2);
+    let queries = matrix(numbers.gaussians(70 * m * 2), 70, m * 2);
+    let mut codes = quantizer.encode(x.view()).unwrap();
+    let expected = quantizer.search(&codes, queries.view(), 10).unwrap();
+    codes.chunks_mut(2).for_each(|code| code[1] |= (numbers.below(16) as u8) << 4);
+    assert!(quantizer.search(&codes, queries.view(), 10).unwrap() == expected);
 }
 
 #[test]
