@@ -6,6 +6,8 @@ pub mod loss;
 pub mod optimized;
 pub mod packed;
 pub mod product;
+mod projection;
 pub mod residual;
 mod rotation;
+pub mod stages;
 pub mod vector;

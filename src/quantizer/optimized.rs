@@ -253,7 +253,7 @@ fn times<T: Element>(
 ) -> Result<Matrix<f32>> {
     let (n, d) = (x.rows(), by.cols());
     let mut out = vec![0.0; checked_len(op, n, d)?];
-    multiply_into(T::any(x), by.view(), &mut out)?;
+    multiply_into(T::any(x), by.view(), None, &mut out)?;
     let out = Matrix::new(out, n, d)?;
     check_finite(op, what, "scale the vectors down, so that their lengths stay within f32", &out)?;
     Ok(out)

@@ -28,7 +28,7 @@ pub(super) fn none(d: usize) -> Result<Matrix<f32>> {
 /// The rows of `x` times `rotation`; nothing where one of them leaves f32.
 pub(super) fn rotated<T: Element>(x: MatrixView<'_, T>, rotation: &Matrix<f32>) -> Result<Option<Matrix<f32>>> {
     let mut rotated = vec![0.0; x.rows() * x.cols()];
-    multiply_into(T::any(x), rotation.view(), &mut rotated)?;
+    multiply_into(T::any(x), rotation.view(), None, &mut rotated)?;
     match rotated.par_iter().all(|value| value.is_finite()) {
         true => Matrix::new(rotated, x.rows(), x.cols()).map(Some),
         false => Ok(None),
