@@ -111,7 +111,7 @@ impl Stages {
                     "free of zeros, which have no direction; write a copy of an earlier codeword over it, which \
                                 is never chosen"
                         .into();
-                let got = format!("zeros as codeword {j} of stage {s}");
+                let got = format!("zeros in row {}", s * codewords.rows() + j);
                 return Err(Error::InvalidParameter { op: OP, name: "codewords", expected, got });
             }
             Codebook::new(normalize_where(OP, codewords, |_| true)?.view(), codebook.device())

@@ -86,6 +86,11 @@ fn check(args: &Encode, model: &Model, global: &Global) -> Result<()> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
+    if args.beam.is_some() && model.around.is_some() {
+        let message = "--beam: encode has this for residual quantizers without projections and cosines only, and MODEL has some; \
+                       leave it out";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let flag = [
         (args.top_k.is_some(), "--top-k"),
         (args.distances.is_some(), "--distances"),
