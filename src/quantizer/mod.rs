@@ -11,3 +11,4 @@ pub mod residual;
 mod rotation;
 pub mod stages;
 pub mod vector;
+mod walk;

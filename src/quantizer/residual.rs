@@ -5,6 +5,7 @@ use super::beam::Beam;
 use super::packed::Packed;
 use super::product::Stop;
 use super::stages::Stages;
+use super::walk::{At, Work};
 use crate::backend::{checked_len, decode_into, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
@@ -247,7 +248,7 @@ impl ResidualQuantizer {
                 let sq_distances = &mut sq_distances[..labels.len()];
                 stages.nearest(OP, s, x, labels, sq_distances).map_err(Stop::Library)
             };
-            match self.walk(OP, rows, first, &mut work, nearest) {
+            match work.walk(OP, &self.stages, rows, first, nearest) {
                 Ok(()) => self.packed.pack_columns(&work.labels, block, codes),
                 Err(Stop::Library(error) | Stop::Observer(error)) => return Err(error),
             }
@@ -304,47 +305,10 @@ impl ResidualQuantizer {
                 let x = on_view!(x, x => x.as_f32(&mut wide));
                 visit(s, x, labels).map_err(Stop::Observer)
             };
-            self.walk(OP, rows, first, &mut work, told).map_err(|stop| match stop {
+            work.walk(OP, &self.stages, rows, first, told).map_err(|stop| match stop {
                 Stop::Library(error) => error.into(),
                 Stop::Observer(error) => error,
             })?;
-        }
-        Ok(())
-    }
-
-    /// Goes through all stages with a block of rows, of which `first` come before: `visit` is given each of them, what it
-    /// quantizes, and its labels, to read or to write.
-    fn walk<T: Element, E>(
-        &self,
-        op: &'static str,
-        rows: MatrixView<'_, T>,
-        first: usize,
-        work: &mut Work,
-        mut visit: impl FnMut(At<'_>, AnyView<'_>, &mut [u32]) -> Result<(), Stop<E>>,
-    ) -> Result<(), Stop<E>> {
-        let (n, d) = (rows.rows(), self.d());
-        let Work { labels, stride, left, part } = work;
-        let (stride, mut before) = (*stride, 0);
-        for (i, stages) in self.stages.iter().enumerate() {
-            let labels = &mut labels[before * stride..][..stages.m() * stride];
-            let mut visit = |s: usize, x: AnyView<'_>, labels: &mut [u32]| visit((stages, s, before + s), x, labels);
-            if i == 0 || stages.are_on_vectors() {
-                let told = stages.walk(op, rows, labels, stride, &mut visit);
-                told.map_err(|stop| stop.told(|error| of_vector(op, error, rows, first)))?;
-            } else {
-                let told = stages.walk(op, MatrixView::new(left, n, d)?, labels, stride, &mut visit);
-                told.map_err(|stop| stop.told(|error| of_residual(op, error).of_part_at(first, 0)))?;
-            }
-            if self.stages[i + 1..].iter().any(|later| !later.are_on_vectors()) {
-                if i == 0 {
-                    left.resize(n * d, 0.0);
-                    rows.widen_into(left);
-                }
-                part.resize(n * d, 0.0);
-                stages.decode_into(labels, stride, stages.m(), part)?;
-                take(left, part);
-            }
-            before += stages.m();
         }
         Ok(())
     }
@@ -492,25 +456,6 @@ fn block_rows(values: usize) -> usize {
     (BLOCK / values).clamp(1, 16384)
 }
 
-/// What a walk through the stages needs for a block of rows, kept for the next.
-struct Work {
-    /// Columns, `stride` apart.
-    labels: Vec<u32>,
-    stride: usize,
-    /// What the stages before leave, where later ones need it.
-    left: Vec<f32>,
-    part: Vec<f32>,
-}
-
-impl Work {
-    fn new(m: usize, stride: usize) -> Work {
-        Work { labels: vec![0; m * stride], stride, left: Vec::new(), part: Vec::new() }
-    }
-}
-
-/// A stage: the ones it is among, its number there, and that among all.
-type At<'a> = (&'a Stages, usize, usize);
-
 /// Adds the values.
 pub(super) fn add(sums: &mut [f32], parts: &[f32]) {
     let add = |(sum, part): (&mut [f32], &[f32])| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
@@ -518,7 +463,7 @@ pub(super) fn add(sums: &mut [f32], parts: &[f32]) {
 }
 
 /// Takes the values off.
-fn take(rows: &mut [f32], parts: &[f32]) {
+pub(super) fn take(rows: &mut [f32], parts: &[f32]) {
     let take = |(row, part): (&mut [f32], &[f32])| row.iter_mut().zip(part).for_each(|(row, part)| *row -= part);
     rows.par_chunks_mut(PIECE).zip(parts.par_chunks(PIECE)).for_each(take);
 }
@@ -536,7 +481,7 @@ pub(super) fn subtract(rows: &mut [f32], labels: &[u32], codebook: &Codebook) ->
 }
 
 /// An error about a block of vectors, told of all.
-fn of_vector<T: Element>(op: &'static str, error: Error, rows: MatrixView<'_, T>, first: usize) -> Error {
+pub(super) fn of_vector<T: Element>(op: &'static str, error: Error, rows: MatrixView<'_, T>, first: usize) -> Error {
     match error {
         Error::NonFinite { what: "vector", row, .. } => {
             non_finite(op, rows, row, "remove the vector").of_part_at(first, 0)
