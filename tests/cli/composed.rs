@@ -391,6 +391,15 @@ fn vectors_beyond_f32_are_named_by_their_place_in_the_file() {
     for limit in [&[][..], &["--max-memory", "1K"]] {
         fails(&folder, &[&encode[..], limit].concat(), BAD_INPUT, &["x.npy", "residual 301", "-inf", "scale"]);
     }
+    // What comes out of two stages is beyond f32 where the vector is not.
+    x[301] = 3.4e38;
+    folder.f32("x.npy", &[400, 1], &x);
+    folder.f32("over.npy", &[2, 2, 1], &[0.0, 3e38, 0.0, 5e37]);
+    let encode =
+        ["encode", "x.npy", "-c", "over.npy", "--quantizer", "rvq", "-o", "n.npy", "--reconstruction", "r.npy"];
+    for limit in [&[][..], &["--max-memory", "1K"]] {
+        fails(&folder, &[&encode[..], limit].concat(), BAD_INPUT, &["x.npy", "decoded vector 301 holds inf", "scale"]);
+    }
     // A rotation that is none.
     let twice: Vec<f32> = (0..4).map(|i| if i % 3 == 0 { 2.0 } else { 0.0 }).collect();
     folder.write("opq.safetensors", &with_rotation(&twice));
