@@ -38,6 +38,8 @@ const TOLERANCE: f64 = 1e-5;
 #[derive(Clone)]
 pub struct OptimizedProductQuantizer {
     rotation: Matrix<f32>,
+    /// Its transpose: the way back.
+    back: Matrix<f32>,
     product: ProductQuantizer,
 }
 
@@ -77,7 +79,14 @@ impl OptimizedProductQuantizer {
             let got = format!("{} for columns {} and {}", products[worst], worst / d, worst % d);
             return Err(Error::InvalidParameter { op: OP, name: "rotation", expected, got });
         }
-        Ok(OptimizedProductQuantizer { rotation, product })
+        OptimizedProductQuantizer::of(rotation, product)
+    }
+
+    /// Of a rotation that is known to be one.
+    fn of(rotation: Matrix<f32>, product: ProductQuantizer) -> Result<OptimizedProductQuantizer> {
+        let (d, r) = (rotation.cols(), rotation.as_slice());
+        let back = Matrix::new((0..d * d).map(|at| r[at % d * d + at / d]).collect(), d, d)?;
+        Ok(OptimizedProductQuantizer { rotation, back, product })
     }
 
     /// Learns rotation and m sub-quantizers from the rows of `x`, `[n, d]`.
@@ -125,14 +134,14 @@ impl OptimizedProductQuantizer {
     ) -> Result<OptimizedFit, E> {
         checked_len("OptimizedProductQuantizer::train", x.cols(), x.cols())?;
         let plain = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?.quantizer;
-        let mut best = OptimizedProductQuantizer { rotation: none(x.cols())?, product: plain.clone() };
+        let mut best = OptimizedProductQuantizer::of(none(x.cols())?, plain.clone())?;
         let mut least = best.sq_error(x)?;
         if m == 1 {
             return Ok(OptimizedFit { quantizer: best, sq_error: least });
         }
         let mut consider = |learned: Option<Learned>| {
             let Some(Learned { rotation, codebooks, .. }) = learned else { return Ok(()) };
-            let next = OptimizedProductQuantizer { rotation, product: plain.with_codebooks(codebooks) };
+            let next = OptimizedProductQuantizer::of(rotation, plain.with_codebooks(codebooks))?;
             let error = next.sq_error(x)?;
             if error < least {
                 (least, best) = (error, next);
@@ -208,10 +217,7 @@ impl OptimizedProductQuantizer {
     /// - [`Error::NonFinite`] naming the first vector that leaves f32 when it is rotated back.
     pub fn decode(&self, codes: &[u8]) -> Result<Matrix<f32>> {
         let decoded = self.product.decode(codes)?;
-        let d = self.product.d();
-        let r = self.rotation.as_slice();
-        let transpose = Matrix::new((0..d * d).map(|at| r[at % d * d + at / d]).collect(), d, d)?;
-        times("OptimizedProductQuantizer::decode", "decoded vector", decoded.view(), &transpose)
+        times("OptimizedProductQuantizer::decode", "decoded vector", decoded.view(), &self.back)
     }
 
     /// The `r` codes nearest to each query, `[n, d]`: those that [`ProductQuantizer::search`] finds for the rotated queries,
