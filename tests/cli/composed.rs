@@ -161,6 +161,13 @@ fn optimised_product_quantizers_are_learned_and_used_as_by_the_library() {
     let decoded = quantizer.decode(&codes).unwrap();
     let error = sq_l2(&values_x, decoded.as_slice());
     close(&report["inertia"], error);
+    // Of the parts as they were learned last, with all rows in every pass.
+    let parts = report["parts"].as_array().expect("an array");
+    let of_parts: f64 = parts.iter().filter_map(|part| part["inertia"].as_f64()).sum();
+    assert!(parts.len() == 2 && (of_parts - error).abs() <= 1e-5 * error, "{of_parts} {error}");
+    assert!(parts.iter().all(|part| part["dead"] == 0 && part["iterations"] == 1), "{parts:?}");
+    let tiers: u64 = report["tiers"].as_object().expect("tiers").values().filter_map(Value::as_u64).sum();
+    assert!(tiers.is_multiple_of(600) && tiers > 600 * 2 * 9, "{tiers}");
     // Better than without a rotation, which these vectors need.
     let plain =
         ProductQuantizer::train_with(x, 2, &params, &Device::cpu(), |_, _| Ok::<(), codeword::Error>(())).unwrap();
