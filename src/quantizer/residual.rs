@@ -232,8 +232,8 @@ impl ResidualQuantizer {
     ///
     /// # Errors
     /// - [`Error::Shape`] where `x` has not d columns.
-    /// - [`Error::NonFinite`] naming a row that holds a NaN or an infinity, the first where no residual is beyond f32; else a
-    ///   row of such a residual.
+    /// - [`Error::NonFinite`] naming a row that holds a NaN or an infinity, the first where no residual and no projection of one
+    ///   is beyond f32; else a row of such.
     /// - [`Error::Cuda`] where a device fails.
     pub fn encode<T: Element>(&self, x: MatrixView<'_, T>) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode";
@@ -360,7 +360,7 @@ impl ResidualQuantizer {
         Ok(codes)
     }
 
-    /// The vectors that `codes` stand for, `[n, d]`. A sum beyond f32 is infinite.
+    /// The vectors that `codes` stand for, `[n, d]`. A sum beyond f32 is infinite; projected, that may be NaN.
     ///
     /// # Errors
     /// - [`Error::Shape`] where `codes` is not a whole number of codes.
