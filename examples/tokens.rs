@@ -1,5 +1,6 @@
 //! Frames as tokens, with the codebooks of a trained codec: residual quantization as EnCodec and SoundStream do it.
 //! Every stage takes the codeword nearest to what the stages before left; fewer tokens of a frame give it more coarsely.
+//! Those of DAC and Mimi also project frames to fewer dimensions and compare directions: `codeword::Stages`.
 //!
 //!     cargo run --release --example tokens
 //!

@@ -41,6 +41,7 @@
 //! | vectors of correlated dimensions | such codes after a rotation that is learned with them | [`OptimizedProductQuantizer`] |
 //! | such codes, queries | the nearest of them | [`ProductQuantizer::search`] |
 //! | vectors | codes of m stages, each finer | [`ResidualQuantizer`] |
+//! | vectors, codebooks and projections of a codec | its tokens | [`Stages`] |
 //! | vectors, codebook | the whole n x k distance matrix | [`pairwise_sq_l2`] |
 //! | vectors and codebooks on a GPU | the same, with nothing leaving it | `cuda::Workspace` |
 //! | a `.npy`, `.safetensors`, `.fvecs` or `.fbin` file | its rows, block by block | [`io::npy`] |
@@ -106,5 +107,6 @@ pub use quantizer::loss::{VqLoss, codebook_gradient, vector_gradient};
 pub use quantizer::optimized::{OptimizedFit, OptimizedProductQuantizer};
 pub use quantizer::product::{ProductFit, ProductQuantizer};
 pub use quantizer::residual::{ResidualFit, ResidualQuantizer};
+pub use quantizer::stages::Stages;
 pub use quantizer::vector::{Quantized, quantize};
 pub use search::Neighbors;

@@ -307,11 +307,16 @@ pub(crate) fn accumulate_onto(sums: &mut Sums, x: AnyView<'_>, labels: &[u32], w
 }
 
 /// The rows of `x`, `[n, d]`, times the matrix `by`, `[d, e]`, into `out`, `[n, e]`. Each component is one f64 sum of
-/// products, which are exact, from t = 0 on, every addition rounded on its own, and then rounded to f32. The processor makes
-/// it, wherever assignments are made: the same bits everywhere.
-pub(crate) fn multiply_into(x: AnyView<'_>, by: MatrixView<'_, f32>, out: &mut [f32]) -> Result<()> {
+/// products, which are exact, from t = 0 on, every addition rounded on its own, then that of the `bias`, of e values,
+/// and then rounded to f32. The processor makes it, wherever assignments are made: the same bits everywhere.
+pub(crate) fn multiply_into(
+    x: AnyView<'_>,
+    by: MatrixView<'_, f32>,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) -> Result<()> {
     let isa = Isa::selected()?;
-    on_view!(x, x => cpu::multiply::multiply(x, by, isa, out));
+    on_view!(x, x => cpu::multiply::multiply(x, by, bias, isa, out));
     Ok(())
 }
 

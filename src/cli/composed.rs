@@ -38,6 +38,9 @@ impl Composed {
         }
         let of_file = |error: Error| model.explain(error);
         let view = MatrixView::new(&codewords, m * k, width).map_err(of_file)?;
+        if let Some(around) = &model.around {
+            return around.load(model, &codewords, device, clock).map(Composed::Residual);
+        }
         if model.quantizer == Quantizer::Rvq {
             return clock
                 .prepare(|| ResidualQuantizer::new(view, m, device))
@@ -131,8 +134,10 @@ impl Composed {
 /// Bytes beside the numbers of a vector while it is encoded: its packed code, and what is left of it or its rotated form; of
 /// each sum that a beam keeps what is left, old and new, its numbers, and the nearest codewords with their distances.
 pub fn encoding(model: &Model, beam: Option<u32>) -> u64 {
-    let (m, d) = (model.m as u64, model.d as u64);
+    let (m, d, width) = (model.m as u64, model.d as u64, model.width as u64);
     let of_quantizer = match (model.quantizer, beam) {
+        // What is left of it there, its direction, and what is taken off, twice.
+        (Quantizer::Rvq, _) if model.around.is_some() => 8 * d + 16 * width + 8,
         (Quantizer::Vq | Quantizer::Pq, _) => 0,
         (Quantizer::Opq, _) => 4 * d,
         (Quantizer::Rvq, None) => 8 * d + 8,
@@ -148,7 +153,11 @@ pub fn encoding(model: &Model, beam: Option<u32>) -> u64 {
 /// Multiply-adds of a vector while it is encoded: with every codeword, and in its rotation.
 pub fn work(model: &Model) -> u64 {
     let (m, k, width, d) = (model.m as u64, model.k as u64, model.width as u64, model.d as u64);
-    let turned = if model.quantizer == Quantizer::Opq { d.saturating_mul(d) } else { 0 };
+    let turned = match &model.around {
+        Some(around) => around.work(model.width),
+        None if model.quantizer == Quantizer::Opq => d.saturating_mul(d),
+        None => 0,
+    };
     k.saturating_mul(width).saturating_mul(m).saturating_add(turned)
 }
 
@@ -159,7 +168,10 @@ pub fn decoding(model: &Model) -> u64 {
         Quantizer::Vq => 0,
         // Packed codes, and the vectors once more; twice where they are rotated or added up.
         Quantizer::Pq => m.saturating_mul(2).saturating_add(4 * d),
-        Quantizer::Opq | Quantizer::Rvq => m.saturating_mul(2).saturating_add(8 * d),
+        Quantizer::Opq | Quantizer::Rvq => {
+            let of_width = if model.around.is_some() { 8 * model.width as u64 } else { 0 };
+            m.saturating_mul(2).saturating_add(8 * d).saturating_add(of_width)
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod report;
 mod search;
 mod shares;
 mod signals;
+mod stages;
 mod stream;
 mod tensors;
 mod train;

@@ -4,6 +4,7 @@ use crate::cli::args::{self, Global};
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
 use crate::cli::input::{self, Vectors};
 use crate::cli::report::{Clock, shape_text, size_text};
+use crate::cli::stages::Around;
 use crate::cli::values::Quantizer;
 use codeword::io::npy::Reader;
 use codeword::{Codebook, Device, Error, MatrixView, Precision};
@@ -23,6 +24,8 @@ pub struct Model {
     pub width: usize,
     /// Dimensions of a vector.
     pub d: usize,
+    /// Of a residual quantizer: projections and cosines, where it has some.
+    pub around: Option<Around>,
 }
 
 impl Model {
@@ -77,9 +80,13 @@ impl Model {
             let way_out = format!("{most} codewords are the most that codes have numbers for");
             return Err(bad(&reader, wanted, &shape_text(&shape), &way_out));
         }
-        // Cannot overflow: the elements of the file were counted.
-        let d = if quantizer == Quantizer::Rvq { width } else { m * width };
-        Ok(Model { reader, quantizer, m, k, width, d })
+        let around = if quantizer == Quantizer::Rvq { Around::find(&reader, m, width)? } else { None };
+        let d = match (quantizer, &around) {
+            (Quantizer::Rvq, around) => around.as_ref().map_or(width, |around| around.d),
+            // Cannot overflow: the elements of the file were counted.
+            _ => m * width,
+        };
+        Ok(Model { reader, quantizer, m, k, width, d, around })
     }
 
     /// Bits of the code of a vector, as information: numbers below k need not fill their bits.
@@ -98,8 +105,9 @@ impl Model {
         if self.d == vectors.d {
             return Ok(());
         }
+        let as_what = if self.around.is_some() { "as those of" } else { "as the codewords of" };
         let message = format!(
-            "{}: expected vectors of {} columns, as the codewords of {} have, got {} of shape {}; name the codebook that \
+            "{}: expected vectors of {} columns, {as_what} {} have, got {} of shape {}; name the codebook that \
              was made for these vectors, or move their components to the last axis",
             vectors.reader.file().display(),
             self.d,

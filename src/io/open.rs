@@ -1,7 +1,7 @@
 //! Opening a file as one array, whatever the format.
 
 use super::npy::{Fault, Header, MAGIC, Scalar, header_extent, positioned};
-use super::safetensors;
+use super::safetensors::{self, Found};
 use super::vecs::Format;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ pub(super) struct Array {
     /// Whether every row follows its dimension in the file.
     pub(super) has_dimensions: bool,
     pub(super) metadata: BTreeMap<String, String>,
+    /// All tensors of the file.
+    pub(super) names: Vec<String>,
 }
 
 /// What is read.
@@ -40,16 +42,17 @@ pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> R
     positioned::read_exact(&file, &mut start, 0).map_err(io("read"))?;
     let is_npy = start.starts_with(MAGIC);
     if !is_npy && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
-        let (header, metadata) = safetensors::read_header(&file, path, size, name, dtype)?;
+        let Found { header, metadata, names } = safetensors::read_header(&file, path, size, name, dtype)?;
         end(&header, size).map_err(|fault| fault.at(path))?;
-        return Ok(Array { file, header, has_dimensions: false, metadata });
+        return Ok(Array { file, header, has_dimensions: false, metadata, names });
     }
     if let Some(format) = Format::of(path).filter(|_| !is_npy) {
         let header = format.header(&start, size, name, dtype).map_err(|fault| fault.at(path))?;
         if !format.has_dimensions {
             check_size(&header, size, path)?;
         }
-        return Ok(Array { file, header, has_dimensions: format.has_dimensions, metadata: BTreeMap::new() });
+        let (has_dimensions, metadata) = (format.has_dimensions, BTreeMap::new());
+        return Ok(Array { file, header, has_dimensions, metadata, names: Vec::new() });
     }
     if start.starts_with(b"PK\x03\x04") {
         return refused("a .npy file", "a zip archive (.npz?): unzip it and name one of its .npy files");
@@ -62,7 +65,7 @@ pub(super) fn array(path: &Path, name: Option<&str>, dtype: Option<Scalar>) -> R
     positioned::read_exact(&file, &mut start, 0).map_err(io("read"))?;
     let header = Header::parse(path, &start, dtype)?;
     check_size(&header, size, path)?;
-    Ok(Array { file, header, has_dimensions: false, metadata: BTreeMap::new() })
+    Ok(Array { file, header, has_dimensions: false, metadata: BTreeMap::new(), names: Vec::new() })
 }
 
 /// Refuses a file of `size` bytes that is too short for its elements; what follows them is ignored.

@@ -13,7 +13,16 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Names that are looked for where none is given.
 const NAMES: [&str; 4] = ["codebook", "codebooks", "codewords", "vectors"];
 
-/// Finds one tensor and the free-form entries. `size` is that of the file: it limits what is read and must be
+/// What a file says of itself.
+pub(super) struct Found {
+    pub header: Header,
+    /// The free-form entries.
+    pub metadata: BTreeMap<String, String>,
+    /// All tensors, sorted.
+    pub names: Vec<String>,
+}
+
+/// Finds one tensor, and what else there is. `size` is that of the file: it limits what is read and must be
 /// exactly what the header describes.
 pub(super) fn read_header(
     file: &File,
@@ -21,7 +30,7 @@ pub(super) fn read_header(
     size: u64,
     name: Option<&str>,
     dtype: Option<Scalar>,
-) -> Result<(Header, BTreeMap<String, String>)> {
+) -> Result<Found> {
     let io = |source| Error::Io { file: path.to_path_buf(), doing: "read", source };
     let fault = |expected: &str, got: String| Fault::new(expected, got).at(path);
     let Some(rest) = size.checked_sub(8) else {
@@ -45,16 +54,21 @@ pub(super) fn read_header(
         return Err(fault(&expected, format!("{} (cut short or not a .safetensors file?)", rest - len)));
     }
 
-    let (name, header) = find(&metadata, name, 8 + len).map_err(|fault| fault.at(path))?;
+    let mut names = metadata.offset_keys();
+    names.sort();
+    let (name, header) = find(&metadata, &names, name, 8 + len).map_err(|fault| fault.at(path))?;
     let header = taken_for(header, &name, dtype).map_err(|fault| fault.at(path))?;
-    let entries = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    Ok((header, entries))
+    let metadata = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Found { header, metadata, names })
 }
 
 /// The tensor that is asked for by name, or else the one that must be meant.
-fn find(metadata: &Metadata, name: Option<&str>, data_start: u64) -> std::result::Result<(String, Header), Fault> {
-    let mut names = metadata.offset_keys();
-    names.sort();
+fn find(
+    metadata: &Metadata,
+    names: &[String],
+    name: Option<&str>,
+    data_start: u64,
+) -> std::result::Result<(String, Header), Fault> {
     let known = |name: &str| names.iter().any(|n| n == name);
     let chosen = match name {
         Some(name) => known(name).then_some(name),
@@ -66,7 +80,7 @@ fn find(metadata: &Metadata, name: Option<&str>, data_start: u64) -> std::result
             Some(name) => format!("a tensor '{name}'"),
             None => format!("one tensor, or one called '{}' (rename it, or save it alone)", NAMES.join("', '")),
         };
-        return Err(Fault::new(expected, listed(&names)));
+        return Err(Fault::new(expected, listed(names)));
     };
     let scalar = match info.dtype {
         Dtype::F16 => Scalar::F16,

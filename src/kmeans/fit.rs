@@ -32,10 +32,16 @@ impl KMeansFit {
 
     /// What there is to say without single rows, and the labels of these.
     pub(crate) fn into_parts(self) -> (SourceFit, Vec<u32>) {
-        let KMeansFit { codebook, assignment, inertia, curve, converged, run, stats } = self;
-        let mut counts = vec![0; codebook.k()];
-        assignment.labels.iter().for_each(|&label| counts[label as usize] += 1);
-        (SourceFit { codebook, counts, inertia, curve, converged, run, stats }, assignment.labels)
+        (self.without_rows(), self.assignment.labels)
+    }
+
+    /// All but what it holds of single rows.
+    pub(crate) fn without_rows(&self) -> SourceFit {
+        let mut counts = vec![0; self.codebook.k()];
+        self.assignment.labels.iter().for_each(|&label| counts[label as usize] += 1);
+        let (codebook, curve) = (self.codebook.clone(), self.curve.clone());
+        let KMeansFit { inertia, converged, run, stats, .. } = *self;
+        SourceFit { codebook, counts, inertia, curve, converged, run, stats }
     }
 }
 

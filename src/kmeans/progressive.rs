@@ -48,7 +48,7 @@ fn turned(sample: &Matrix<f32>, random: &mut Random) -> Result<Option<Matrix<f32
     let some = sample.view().block(0..sample.rows().min(ROWS));
     let Some(components) = components(some, random)? else { return Ok(None) };
     let mut turned = vec![0.0; sample.rows() * components.cols()];
-    multiply_into(f32::any(sample.view()), components.view(), &mut turned)?;
+    multiply_into(f32::any(sample.view()), components.view(), None, &mut turned)?;
     match turned.par_iter().all(|value| value.is_finite()) {
         true => Matrix::new(turned, sample.rows(), components.cols()).map(Some),
         false => Ok(None),
@@ -120,7 +120,7 @@ fn components(x: MatrixView<'_, f32>, random: &mut Random) -> Result<Option<Matr
 fn shares(x: MatrixView<'_, f32>, columns: &[f64]) -> Result<Option<Vec<f64>>> {
     let (n, c) = (x.rows(), columns.len() / x.cols());
     let mut products = vec![0.0; n * c];
-    multiply_into(f32::any(x), in_columns(columns, x.cols())?.view(), &mut products)?;
+    multiply_into(f32::any(x), in_columns(columns, x.cols())?.view(), None, &mut products)?;
     if !products.iter().all(|value| value.is_finite()) {
         return Ok(None);
     }

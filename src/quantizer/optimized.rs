@@ -1,11 +1,11 @@
 //! Optimized product quantization: a product quantizer behind a rotation that is learned with it (Ge, He, Ke, Sun 2013).
 
-use super::product::{ProductQuantizer, of_whole_rows};
+use super::product::{ProductFit, ProductQuantizer, of_whole_rows};
 use super::rotation::{Learned, alternate, none, principal, rotated};
-use crate::backend::{checked_len, gram, multiply_into};
+use crate::backend::{AssignStats, checked_len, gram, multiply_into};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::{KMeans, Step};
+use crate::kmeans::{KMeans, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use crate::search::Neighbors;
 
@@ -38,6 +38,8 @@ const TOLERANCE: f64 = 1e-5;
 #[derive(Clone)]
 pub struct OptimizedProductQuantizer {
     rotation: Matrix<f32>,
+    /// Its transpose: the way back.
+    back: Matrix<f32>,
     product: ProductQuantizer,
 }
 
@@ -48,6 +50,10 @@ pub struct OptimizedFit {
     pub quantizer: OptimizedProductQuantizer,
     /// Sum of the squared errors of all rows: of what they are decoded to, in f64; infinite where one leaves f32.
     pub sq_error: f64,
+    /// How each sub-quantizer was learned last: of rows as the rotation that is kept turns them.
+    pub parts: Vec<SourceFit>,
+    /// How many rows each tier settled, in all passes of all rounds together.
+    pub stats: AssignStats,
 }
 
 impl OptimizedProductQuantizer {
@@ -77,7 +83,14 @@ impl OptimizedProductQuantizer {
             let got = format!("{} for columns {} and {}", products[worst], worst / d, worst % d);
             return Err(Error::InvalidParameter { op: OP, name: "rotation", expected, got });
         }
-        Ok(OptimizedProductQuantizer { rotation, product })
+        OptimizedProductQuantizer::of(rotation, product)
+    }
+
+    /// Of a rotation that is known to be one.
+    fn of(rotation: Matrix<f32>, product: ProductQuantizer) -> Result<OptimizedProductQuantizer> {
+        let (d, r) = (rotation.cols(), rotation.as_slice());
+        let back = Matrix::new((0..d * d).map(|at| r[at % d * d + at / d]).collect(), d, d)?;
+        Ok(OptimizedProductQuantizer { rotation, back, product })
     }
 
     /// Learns rotation and m sub-quantizers from the rows of `x`, `[n, d]`.
@@ -92,7 +105,7 @@ impl OptimizedProductQuantizer {
     ///
     /// All rows are used: some 10,000 to 100,000 of many are enough, but have to be picked by the caller. Each of the 2
     /// `outer` steps takes n d^2 multiplications of f64, two assignments of all rows in every part, m n d additions, and an
-    /// SVD of d x d, about 45 d^3 on one thread. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 80 d^2, and what
+    /// SVD of d x d, about 45 d^3 on one thread. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 88 d^2, and what
     /// [`KMeans::fit`] takes for one part.
     ///
     /// # Errors
@@ -124,34 +137,39 @@ impl OptimizedProductQuantizer {
         mut observe: impl FnMut(usize, usize, Step) -> Result<(), E>,
     ) -> Result<OptimizedFit, E> {
         checked_len("OptimizedProductQuantizer::train", x.cols(), x.cols())?;
-        let plain = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?.quantizer;
-        let mut best = OptimizedProductQuantizer { rotation: none(x.cols())?, product: plain.clone() };
-        let mut least = best.sq_error(x)?;
+        let ProductFit { quantizer: plain, parts } =
+            ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?;
+        let mut stats = total(&parts);
+        let quantizer = OptimizedProductQuantizer::of(none(x.cols())?, plain.clone())?;
+        let mut best = OptimizedFit { sq_error: quantizer.sq_error(x)?, quantizer, parts, stats };
         if m == 1 {
-            return Ok(OptimizedFit { quantizer: best, sq_error: least });
+            return Ok(best);
         }
         let mut consider = |learned: Option<Learned>| {
-            let Some(Learned { rotation, codebooks, .. }) = learned else { return Ok(()) };
-            let next = OptimizedProductQuantizer { rotation, product: plain.with_codebooks(codebooks) };
-            let error = next.sq_error(x)?;
-            if error < least {
-                (least, best) = (error, next);
+            let Some(Learned { rotation, parts, stats, .. }) = learned else { return Ok(AssignStats::default()) };
+            let codebooks = parts.iter().map(|part| part.codebook.clone()).collect();
+            let quantizer = OptimizedProductQuantizer::of(rotation, plain.with_codebooks(codebooks))?;
+            let sq_error = quantizer.sq_error(x)?;
+            if sq_error < best.sq_error {
+                best = OptimizedFit { quantizer, sq_error, parts, stats };
             }
-            Ok::<(), Error>(())
+            Ok::<_, Error>(stats)
         };
-        consider(alternate(x, none(x.cols())?, plain.clone(), outer, device, |turn, part, step| {
+        stats += consider(alternate(x, none(x.cols())?, plain.clone(), outer, device, |turn, part, step| {
             observe(1 + turn, part, step)
         })?)?;
         let principal = principal(x, m)?;
         if let Some(rows) = rotated(x, &principal)? {
             let told = |part, step| observe(outer + 2, part, step);
-            let product = ProductQuantizer::train_with(rows.view(), m, params, device, told)?.quantizer;
+            let ProductFit { quantizer: product, parts } =
+                ProductQuantizer::train_with(rows.view(), m, params, device, told)?;
             drop(rows);
-            consider(alternate(x, principal, product, outer, device, |turn, part, step| {
+            stats += total(&parts);
+            stats += consider(alternate(x, principal, product, outer, device, |turn, part, step| {
                 observe(outer + 3 + turn, part, step)
             })?)?;
         }
-        Ok(OptimizedFit { quantizer: best, sq_error: least })
+        Ok(OptimizedFit { stats, ..best })
     }
 
     /// R, `[d, d]`.
@@ -208,10 +226,7 @@ impl OptimizedProductQuantizer {
     /// - [`Error::NonFinite`] naming the first vector that leaves f32 when it is rotated back.
     pub fn decode(&self, codes: &[u8]) -> Result<Matrix<f32>> {
         let decoded = self.product.decode(codes)?;
-        let d = self.product.d();
-        let r = self.rotation.as_slice();
-        let transpose = Matrix::new((0..d * d).map(|at| r[at % d * d + at / d]).collect(), d, d)?;
-        times("OptimizedProductQuantizer::decode", "decoded vector", decoded.view(), &transpose)
+        times("OptimizedProductQuantizer::decode", "decoded vector", decoded.view(), &self.back)
     }
 
     /// The `r` codes nearest to each query, `[n, d]`: those that [`ProductQuantizer::search`] finds for the rotated queries,
@@ -244,6 +259,10 @@ impl OptimizedProductQuantizer {
     }
 }
 
+fn total(parts: &[SourceFit]) -> AssignStats {
+    parts.iter().fold(AssignStats::default(), |sum, part| sum + part.stats)
+}
+
 /// The rows of `x` times `by`, all of them finite: else the first that is not is named as `what`.
 fn times<T: Element>(
     op: &'static str,
@@ -253,7 +272,7 @@ fn times<T: Element>(
 ) -> Result<Matrix<f32>> {
     let (n, d) = (x.rows(), by.cols());
     let mut out = vec![0.0; checked_len(op, n, d)?];
-    multiply_into(T::any(x), by.view(), &mut out)?;
+    multiply_into(T::any(x), by.view(), None, &mut out)?;
     let out = Matrix::new(out, n, d)?;
     check_finite(op, what, "scale the vectors down, so that their lengths stay within f32", &out)?;
     Ok(out)

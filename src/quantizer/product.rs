@@ -58,6 +58,16 @@ pub(super) enum Stop<E> {
     Observer(E),
 }
 
+impl<E> Stop<E> {
+    /// Puts an error of the library in other terms.
+    pub fn told(self, tell: impl FnOnce(Error) -> Error) -> Stop<E> {
+        match self {
+            Stop::Library(error) => Stop::Library(tell(error)),
+            stop => stop,
+        }
+    }
+}
+
 impl<E> From<Error> for Stop<E> {
     fn from(error: Error) -> Stop<E> {
         Stop::Library(error)

@@ -4,12 +4,14 @@
 use super::beam::Beam;
 use super::packed::Packed;
 use super::product::Stop;
-use crate::backend::{AssignOptions, assign_into, checked_len, decode_into, non_finite};
+use super::stages::Stages;
+use super::walk::{At, Work};
+use crate::backend::{checked_len, decode_into, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kmeans::{KMeans, SourceFit, Step};
-use crate::matrix::{Element, Matrix, MatrixView};
+use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 use rayon::prelude::*;
 
 /// Values of the vectors that are worked on at a time: 8 MiB of f32.
@@ -28,6 +30,9 @@ const WIDEST: usize = 256;
 /// Codes are laid out as those of a [`ProductQuantizer`](crate::ProductQuantizer): the m numbers one after the other, each in
 /// the least number of bits that hold k - 1, in [`code_size`](ResidualQuantizer::code_size) bytes.
 ///
+/// Stages may also project vectors to codewords of other dimensions and back, compare by cosine, or look at the vectors
+/// themselves, as those of DAC and Mimi: see [`Stages`], of which [`from_stages`](ResidualQuantizer::from_stages) makes a quantizer.
+///
 /// ```
 /// use codeword::{Device, KMeans, MatrixView, ResidualQuantizer};
 /// let values: Vec<f32> = (0..400).map(|i| ((i * 37) % 101) as f32).collect();
@@ -44,6 +49,8 @@ const WIDEST: usize = 256;
 /// ```
 #[derive(Clone)]
 pub struct ResidualQuantizer {
+    stages: Vec<Stages>,
+    /// Those of all stages, one after the other.
     codebooks: Vec<Codebook>,
     packed: Packed,
 }
@@ -65,7 +72,50 @@ impl ResidualQuantizer {
     /// - Those of [`Codebook::new`]; a codeword that is not finite is named by its row of `codewords`.
     pub fn new<T: Element>(codewords: MatrixView<'_, T>, m: usize, device: &Device) -> Result<ResidualQuantizer> {
         let (codebooks, packed) = super::packed::codebooks("ResidualQuantizer::new", codewords, m, device)?;
-        Ok(ResidualQuantizer { codebooks, packed })
+        Ok(ResidualQuantizer::plain(codebooks, packed))
+    }
+
+    fn plain(codebooks: Vec<Codebook>, packed: Packed) -> ResidualQuantizer {
+        ResidualQuantizer { stages: codebooks.iter().cloned().map(Stages::plain).collect(), codebooks, packed }
+    }
+
+    /// Stages with projections or cosines, one after the other: each quantizes what all before leave of a vector, unless they
+    /// are [on the vectors](Stages::on_vectors).
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where there are no stages.
+    /// - [`Error::Shape`] where not all have the same number of codewords, or take vectors of the same dimensions and give back
+    ///   as many.
+    /// - [`Error::DeviceMismatch`] where not all are prepared for the same device.
+    pub fn from_stages(stages: Vec<Stages>) -> Result<ResidualQuantizer> {
+        const OP: &str = "ResidualQuantizer::from_stages";
+        let codebooks: Vec<Codebook> = stages.iter().flat_map(Stages::codebooks).cloned().collect();
+        let (Some(first), Some(of_first)) = (codebooks.first(), stages.first()) else {
+            let (expected, got) = ("at least one stage".into(), "none".into());
+            return Err(Error::InvalidParameter { op: OP, name: "stages", expected, got });
+        };
+        let (packed, d) = (Packed::new(OP, codebooks.len(), first.k())?, of_first.ends().0);
+        if let Some((s, other)) = codebooks.iter().enumerate().find(|(_, codebook)| codebook.k() != first.k()) {
+            let expected = format!("{} codewords in every stage, as in stage 0", first.k());
+            return Err(Error::Shape { op: OP, expected, got: format!("{} in stage {s}", other.k()) });
+        }
+        if let Some(other) = codebooks.iter().find(|codebook| codebook.device() != first.device()) {
+            let (expected, got) = (first.device().to_string(), other.device().to_string());
+            return Err(Error::DeviceMismatch { op: OP, what: "codebooks of all stages", expected, got });
+        }
+        let mut s = 0;
+        for some in &stages {
+            let (from, to) = some.ends();
+            if (from, to) != (d, d) {
+                let expected = format!(
+                    "stages from vectors of {d} dimensions to as many, by projections where codewords have others"
+                );
+                let got = format!("from {from} to {to} in stage {s}");
+                return Err(Error::Shape { op: OP, expected, got });
+            }
+            s += some.m();
+        }
+        Ok(ResidualQuantizer { stages, codebooks, packed })
     }
 
     /// Learns m stages from the rows of `x`, `[n, d]`, one after the other: each by k-means with these parameters, the seed
@@ -144,7 +194,7 @@ impl ResidualQuantizer {
             stages.push(stage);
         }
         let codebooks = stages.iter().map(|stage| stage.codebook.clone()).collect();
-        Ok(ResidualFit { quantizer: ResidualQuantizer { codebooks, packed }, stages })
+        Ok(ResidualFit { quantizer: ResidualQuantizer::plain(codebooks, packed), stages })
     }
 
     /// Number of stages.
@@ -159,7 +209,7 @@ impl ResidualQuantizer {
 
     /// Dimensions of a vector.
     pub fn d(&self) -> usize {
-        self.codebooks[0].d()
+        self.stages[0].ends().0
     }
 
     /// Bits of the number of a codeword.
@@ -182,39 +232,90 @@ impl ResidualQuantizer {
     ///
     /// # Errors
     /// - [`Error::Shape`] where `x` has not d columns.
-    /// - [`Error::NonFinite`] naming a row that holds a NaN or an infinity, the first where no residual is beyond f32; else a
-    ///   row of such a residual.
+    /// - [`Error::NonFinite`] naming a row that holds a NaN or an infinity, the first where no residual and no projection of one
+    ///   is beyond f32; else a row of such.
     /// - [`Error::Cuda`] where a device fails.
     pub fn encode<T: Element>(&self, x: MatrixView<'_, T>) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode";
         self.check_columns(OP, x.cols())?;
-        let (n, m, d) = (x.rows(), self.m(), self.d());
+        let n = x.rows();
         let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
-        let block = block_rows(d).min(n).max(1);
-        let (mut labels, mut sq_distances, mut left) = (vec![0; m * block], vec![0.0; block], vec![0.0; block * d]);
+        let block = self.block_rows().min(n).max(1);
+        let (mut work, mut sq_distances) = (Work::new(self.m(), block), vec![0.0; block]);
         for (first, codes) in (0..n).step_by(block).zip(codes.chunks_mut(self.code_size() * block)) {
             let rows = x.block(first..n.min(first + block));
-            let count = rows.rows();
-            let left = &mut left[..count * d];
-            for (s, (codebook, labels)) in self.codebooks.iter().zip(labels.chunks_mut(block)).enumerate() {
-                let (labels, sq_distances) = (&mut labels[..count], &mut sq_distances[..count]);
-                let options = AssignOptions::default();
-                if s == 0 {
-                    assign_into(rows, codebook, options, labels, sq_distances)
-                        .map_err(|error| of_vector(OP, error, rows, first))?;
-                    rows.widen_into(left);
-                } else {
-                    let left = MatrixView::new(left, count, d)?;
-                    assign_into(left, codebook, options, labels, sq_distances)
-                        .map_err(|error| of_residual(OP, error).of_part_at(first, 0))?;
-                }
-                if s + 1 < m {
-                    subtract(left, labels, codebook)?;
-                }
+            let nearest = |(stages, s, _): At<'_>, x: AnyView<'_>, labels: &mut [u32]| {
+                let sq_distances = &mut sq_distances[..labels.len()];
+                stages.nearest(OP, s, x, labels, sq_distances).map_err(Stop::Library)
+            };
+            match work.walk(OP, &self.stages, rows, first, nearest) {
+                Ok(()) => self.packed.pack_columns(&work.labels, block, codes),
+                Err(Stop::Library(error) | Stop::Observer(error)) => return Err(error),
             }
-            self.packed.pack_columns(&labels, block, codes);
         }
         Ok(codes)
+    }
+
+    /// Goes through the stages with vectors and their codes, `[n, d]` and n codes, as [`encode`](ResidualQuantizer::encode) does:
+    /// `visit` is given the number of a stage, what it quantizes, `[rows, w]` for codewords of w dimensions, and the numbers of the
+    /// codewords that the codes name there. Not of all rows at once, but of some after the other; an error of `visit` ends it
+    /// and is handed back. For figures of single stages, and for what codecs call latents.
+    ///
+    /// # Errors
+    /// - [`Error::Shape`] where `x` has not d columns, or there is not one code for each row.
+    /// - [`Error::CodeOutOfRange`] with the first position among all m n numbers that names no codeword.
+    /// - [`Error::NonFinite`] where a projected vector is beyond f32.
+    /// - [`Error::Cuda`] where a device fails, and those of `visit`.
+    ///
+    /// ```
+    /// use codeword::{Device, Error, MatrixView, ResidualQuantizer};
+    /// let codewords = MatrixView::new(&[0.0f32, 8.0, 0.0, 1.0], 4, 1)?;
+    /// let quantizer = ResidualQuantizer::new(codewords, 2, &Device::cpu())?;
+    /// let x = MatrixView::new(&[9.0f32, 0.5], 2, 1)?;
+    /// let mut seen = Vec::new();
+    /// quantizer.each_stage(x, &quantizer.encode(x)?, |s, left, numbers| {
+    ///     seen.push((s, left.row(0)[0], left.row(1)[0], numbers.to_vec()));
+    ///     Ok::<(), Error>(())
+    /// })?;
+    /// assert_eq!(seen, [(0, 9.0, 0.5, vec![1, 0]), (1, 1.0, 0.5, vec![1, 0])]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn each_stage<T: Element, E: From<Error>>(
+        &self,
+        x: MatrixView<'_, T>,
+        codes: &[u8],
+        mut visit: impl FnMut(usize, MatrixView<'_, f32>, &[u32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const OP: &str = "ResidualQuantizer::each_stage";
+        self.check_columns(OP, x.cols())?;
+        let n = self.packed.count(OP, codes)?;
+        if n != x.rows() {
+            let expected = format!("a code for each of {} vectors", x.rows());
+            return Err(Error::Shape { op: OP, expected, got: n.to_string() }.into());
+        }
+        self.packed.check(OP, codes)?;
+        let block = self.block_rows().min(n).max(1);
+        let (mut work, mut wide) = (Work::new(self.m(), block), Vec::new());
+        for (first, codes) in (0..n).step_by(block).zip(codes.chunks(self.code_size() * block)) {
+            let rows = x.block(first..n.min(first + block));
+            for (s, labels) in work.labels.chunks_mut(block).enumerate() {
+                self.packed.unpack_column(codes, s, &mut labels[..rows.rows()]);
+            }
+            let told = |(_, _, s): At<'_>, x: AnyView<'_>, labels: &mut [u32]| {
+                let x = on_view!(x, x => x.as_f32(&mut wide));
+                visit(s, x, labels).map_err(Stop::Observer)
+            };
+            work.walk(OP, &self.stages, rows, first, told).map_err(|stop| match stop {
+                Stop::Library(error) => error.into(),
+                Stop::Observer(error) => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Rows that are worked on at a time.
+    fn block_rows(&self) -> usize {
+        block_rows(self.stages.iter().map(Stages::width).fold(self.d(), usize::max))
     }
 
     /// As [`encode`](ResidualQuantizer::encode), by beam search: after each stage the `beam` sums nearest to a vector are
@@ -225,7 +326,8 @@ impl ResidualQuantizer {
     /// one vector, are in memory at a time, some of them several times.
     ///
     /// # Errors
-    /// - [`Error::InvalidParameter`] where `beam` is not 1 to 256.
+    /// - [`Error::InvalidParameter`] where `beam` is not 1 to 256, or a stage projects, goes by cosine or is on the vectors: of
+    ///   those the nearest in a stage does not say what leaves the nearest sum.
     /// - Those of [`encode`](ResidualQuantizer::encode), of whichever residual that is kept.
     pub fn encode_beam<T: Element>(&self, x: MatrixView<'_, T>, beam: usize) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode_beam";
@@ -233,6 +335,10 @@ impl ResidualQuantizer {
         if beam == 0 || beam > WIDEST {
             let expected = format!("1 to {WIDEST}");
             return Err(Error::InvalidParameter { op: OP, name: "beam", expected, got: beam.to_string() });
+        }
+        if !self.has_beam() {
+            let expected = "without projections and cosines, and none on the vectors; encode takes any".into();
+            return Err(Error::InvalidParameter { op: OP, name: "stages", expected, got: "others".into() });
         }
         let (n, m, d) = (x.rows(), self.m(), self.d());
         let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
@@ -254,7 +360,7 @@ impl ResidualQuantizer {
         Ok(codes)
     }
 
-    /// The vectors that `codes` stand for, `[n, d]`. A sum beyond f32 is infinite.
+    /// The vectors that `codes` stand for, `[n, d]`. A sum beyond f32 is infinite; projected, that may be NaN.
     ///
     /// # Errors
     /// - [`Error::Shape`] where `codes` is not a whole number of codes.
@@ -282,21 +388,28 @@ impl ResidualQuantizer {
         let (n, d) = (self.packed.count(op, codes)?, self.d());
         self.packed.check(op, codes)?;
         let mut out = vec![0.0; checked_len(op, n, d)?];
-        let block = block_rows(d).min(n).max(1);
-        let (mut numbers, mut part) = (vec![0; block], vec![0.0; if stages > 1 { block * d } else { 0 }]);
+        let block = self.block_rows().min(n).max(1);
+        let most = self.stages.iter().map(Stages::m).fold(0, usize::max);
+        let (mut labels, mut part) = (vec![0; most * block], vec![0.0; if stages > 1 { block * d } else { 0 }]);
         for (codes, out) in codes.chunks(self.code_size() * block).zip(out.chunks_mut(d * block)) {
             let count = out.len() / d;
-            for (s, codebook) in self.codebooks[..stages].iter().enumerate() {
-                self.packed.unpack_column(codes, s, &mut numbers[..count]);
-                if s == 0 {
-                    decode_into(&numbers[..count], codebook, out)?;
-                    continue;
+            let mut before = 0;
+            for some in &self.stages {
+                let wanted = some.m().min(stages - before);
+                if wanted == 0 {
+                    break;
                 }
-                let part = &mut part[..count * d];
-                decode_into(&numbers[..count], codebook, part)?;
-                let add =
-                    |(out, part): (&mut [f32], &[f32])| out.iter_mut().zip(part).for_each(|(out, part)| *out += part);
-                out.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE)).for_each(add);
+                for (s, labels) in labels.chunks_mut(block).take(wanted).enumerate() {
+                    self.packed.unpack_column(codes, before + s, &mut labels[..count]);
+                }
+                if before == 0 {
+                    some.decode_into(&labels, block, wanted, out)?;
+                } else {
+                    let part = &mut part[..count * d];
+                    some.decode_into(&labels, block, wanted, part)?;
+                    add(out, part);
+                }
+                before += wanted;
             }
         }
         Matrix::new(out, n, d)
@@ -324,6 +437,11 @@ impl ResidualQuantizer {
         self.packed
     }
 
+    /// Whether a beam knows its way: what a stage leaves is the row it looked at less the codeword it took.
+    fn has_beam(&self) -> bool {
+        self.stages.iter().all(Stages::are_plain) && (self.stages.len() == 1 || self.stages.len() == self.m())
+    }
+
     pub(crate) fn check_columns(&self, op: &'static str, cols: usize) -> Result<()> {
         if cols != self.d() {
             let expected = format!("vectors of {} columns", self.d());
@@ -338,6 +456,18 @@ fn block_rows(values: usize) -> usize {
     (BLOCK / values).clamp(1, 16384)
 }
 
+/// Adds the values.
+pub(super) fn add(sums: &mut [f32], parts: &[f32]) {
+    let add = |(sum, part): (&mut [f32], &[f32])| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    sums.par_chunks_mut(PIECE).zip(parts.par_chunks(PIECE)).for_each(add);
+}
+
+/// Takes the values off.
+pub(super) fn take(rows: &mut [f32], parts: &[f32]) {
+    let take = |(row, part): (&mut [f32], &[f32])| row.iter_mut().zip(part).for_each(|(row, part)| *row -= part);
+    rows.par_chunks_mut(PIECE).zip(parts.par_chunks(PIECE)).for_each(take);
+}
+
 /// Takes the codewords of the labels off the rows.
 pub(super) fn subtract(rows: &mut [f32], labels: &[u32], codebook: &Codebook) -> Result<()> {
     let d = codebook.d();
@@ -345,25 +475,28 @@ pub(super) fn subtract(rows: &mut [f32], labels: &[u32], codebook: &Codebook) ->
     for (rows, labels) in rows.chunks_mut(block_rows(d) * d).zip(labels.chunks(block_rows(d))) {
         let part = &mut part[..rows.len()];
         decode_into(labels, codebook, part)?;
-        let take = |(row, part): (&mut [f32], &[f32])| row.iter_mut().zip(part).for_each(|(row, part)| *row -= part);
-        rows.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE)).for_each(take);
+        take(rows, part);
     }
     Ok(())
 }
 
-/// An error about a block of rows, told of all.
-fn of_vector<T: Element>(op: &'static str, error: Error, rows: MatrixView<'_, T>, first: usize) -> Error {
+/// An error about a block of vectors, told of all.
+pub(super) fn of_vector<T: Element>(op: &'static str, error: Error, rows: MatrixView<'_, T>, first: usize) -> Error {
     match error {
-        Error::NonFinite { row, .. } => non_finite(op, rows, row, "remove the vector").of_part_at(first, 0),
-        error => error,
+        Error::NonFinite { what: "vector", row, .. } => {
+            non_finite(op, rows, row, "remove the vector").of_part_at(first, 0)
+        }
+        error => error.of_part_at(first, 0),
     }
 }
 
 /// An error about residuals: they can be infinite where vectors are not.
-fn of_residual(op: &'static str, error: Error) -> Error {
+pub(super) fn of_residual(op: &'static str, error: Error) -> Error {
     let way_out = "scale the vectors and codewords down: a difference of theirs is beyond f32";
     match error {
-        Error::NonFinite { row, col, got, .. } => Error::NonFinite { op, what: "residual", row, col, got, way_out },
+        Error::NonFinite { what: "vector", row, col, got, .. } => {
+            Error::NonFinite { op, what: "residual", row, col, got, way_out }
+        }
         error => error,
     }
 }

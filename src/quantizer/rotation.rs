@@ -1,11 +1,11 @@
 //! Rotations that suit a product quantizer, learned from vectors. A rotated vector is the row times the matrix.
 
 use super::product::ProductQuantizer;
-use crate::backend::{accumulate, gram, multiply_into};
+use crate::backend::{AssignStats, accumulate, gram, multiply_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::{Init, KMeans, KMeansFit, Step};
+use crate::kmeans::{Init, KMeans, KMeansFit, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use crate::svd::{Svd, identity};
 use rayon::prelude::*;
@@ -13,11 +13,13 @@ use rayon::prelude::*;
 /// How often codewords move between two rotations.
 const MOVES: usize = 1;
 
-/// A rotation `[d, d]` with the codebooks of its parts, and the sum of their inertias over the rows they were learned from.
+/// A rotation `[d, d]` with how its parts were learned, and the sum of their inertias.
 pub(super) struct Learned {
     pub rotation: Matrix<f32>,
-    pub codebooks: Vec<Codebook>,
+    pub parts: Vec<SourceFit>,
     inertia: f64,
+    /// Of all rotations that were tried.
+    pub stats: AssignStats,
 }
 
 /// The rotation that changes nothing.
@@ -28,7 +30,7 @@ pub(super) fn none(d: usize) -> Result<Matrix<f32>> {
 /// The rows of `x` times `rotation`; nothing where one of them leaves f32.
 pub(super) fn rotated<T: Element>(x: MatrixView<'_, T>, rotation: &Matrix<f32>) -> Result<Option<Matrix<f32>>> {
     let mut rotated = vec![0.0; x.rows() * x.cols()];
-    multiply_into(T::any(x), rotation.view(), &mut rotated)?;
+    multiply_into(T::any(x), rotation.view(), None, &mut rotated)?;
     match rotated.par_iter().all(|value| value.is_finite()) {
         true => Matrix::new(rotated, x.rows(), x.cols()).map(Some),
         false => Ok(None),
@@ -47,7 +49,7 @@ pub(super) fn alternate<T: Element, E: From<Error> + Send>(
     mut observe: impl FnMut(usize, usize, Step) -> Result<(), E>,
 ) -> Result<Option<Learned>, E> {
     let mut codebooks = product.codebooks().to_vec();
-    let mut best: Option<Learned> = None;
+    let (mut best, mut stats): (Option<Learned>, _) = (None, AssignStats::default());
     let mut v = None;
     for turn in 0..=outer {
         let Some(rows) = rotated(x, &rotation)? else { break };
@@ -55,8 +57,10 @@ pub(super) fn alternate<T: Element, E: From<Error> + Send>(
         drop(rows);
         codebooks = fits.iter().map(|fit| fit.codebook.clone()).collect();
         let inertia = fits.iter().map(|fit| fit.inertia).sum();
+        stats = fits.iter().fold(stats, |sum, fit| sum + fit.stats);
         if best.as_ref().is_none_or(|best| inertia < best.inertia) {
-            best = Some(Learned { rotation: rotation.clone(), codebooks: codebooks.clone(), inertia });
+            let parts = fits.iter().map(KMeansFit::without_rows).collect();
+            best = Some(Learned { rotation: rotation.clone(), parts, inertia, stats });
         }
         if turn < outer {
             let svd = procrustes(x, &fits, v.take())?;
@@ -68,7 +72,7 @@ pub(super) fn alternate<T: Element, E: From<Error> + Send>(
             (rotation, v) = (next, Some(svd.v));
         }
     }
-    Ok(best)
+    Ok(best.map(|best| Learned { stats, ..best }))
 }
 
 /// Codewords moved on from where they are.

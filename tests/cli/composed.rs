@@ -2,8 +2,10 @@
 //! computes, for any memory and number of threads; and what does not fit is refused with the way out.
 
 use crate::common::{data, sq_l2};
-use crate::support::{BAD_INPUT, Folder, USAGE, assert_header, bytes, fails, noise, stderr, tensors};
-use codeword::{Device, Init, KMeans, MatrixView, OptimizedProductQuantizer, ProductQuantizer, ResidualQuantizer};
+use crate::support::{BAD_INPUT, Folder, USAGE, all_tensors, assert_header, bytes, fails, noise, stderr, tensors};
+use codeword::{
+    Device, Init, KMeans, MatrixView, OptimizedProductQuantizer, ProductQuantizer, ResidualQuantizer, Stages,
+};
 use serde_json::{Value, json};
 
 /// Two stages of three codewords of two dimensions.
@@ -159,6 +161,13 @@ fn optimised_product_quantizers_are_learned_and_used_as_by_the_library() {
     let decoded = quantizer.decode(&codes).unwrap();
     let error = sq_l2(&values_x, decoded.as_slice());
     close(&report["inertia"], error);
+    // Of the parts as they were learned last, with all rows in every pass.
+    let parts = report["parts"].as_array().expect("an array");
+    let of_parts: f64 = parts.iter().filter_map(|part| part["inertia"].as_f64()).sum();
+    assert!(parts.len() == 2 && (of_parts - error).abs() <= 1e-5 * error, "{of_parts} {error}");
+    assert!(parts.iter().all(|part| part["dead"] == 0 && part["iterations"] == 1), "{parts:?}");
+    let tiers: u64 = report["tiers"].as_object().expect("tiers").values().filter_map(Value::as_u64).sum();
+    assert!(tiers.is_multiple_of(600) && tiers > 600 * 2 * 9, "{tiers}");
     // Better than without a rotation, which these vectors need.
     let plain =
         ProductQuantizer::train_with(x, 2, &params, &Device::cpu(), |_, _| Ok::<(), codeword::Error>(())).unwrap();
@@ -181,6 +190,131 @@ fn optimised_product_quantizers_are_learned_and_used_as_by_the_library() {
         close(&judged["inertia"], error);
         assert_eq!(judged["parts"].as_array().map(Vec::len), Some(2));
     }
+}
+
+/// A codec of three stages of 16 codewords of 4 dimensions for vectors of 12: each with its own projections and biases and by
+/// cosine, or one and two that share projections, both on the vectors. The file, and the same by the library.
+fn codec(is_shared: bool) -> (Vec<u8>, ResidualQuantizer) {
+    let (m, k, w, d) = (3, 16, 4, 12);
+    let runs: &[usize] = if is_shared { &[1, 2] } else { &[1, 1, 1] };
+    let p = runs.len();
+    let codewords = noise(m * k * w, 5);
+    let [down, up] =
+        [noise(p * w * d, 6), noise(p * d * w, 7)].map(|it| it.iter().map(|v| v / 16.0).collect::<Vec<_>>());
+    let [bias_down, bias_up] = [noise(p * w, 8), noise(p * d, 9)];
+    let mut tensors: Vec<(&str, &[usize], &[f32])> = vec![("codebooks", &[3, 16, 4], &codewords)];
+    let shapes = [[p, w, d], [p, d, w]];
+    tensors.extend([("in_weight", &shapes[0][..], &down[..]), ("out_weight", &shapes[1][..], &up[..])]);
+    let of_biases = [[p, w], [p, d]];
+    let metadata = if is_shared {
+        json!({"quantizer": "rvq", "stages": "1 2", "on_vectors": "true"})
+    } else {
+        tensors.extend([("in_bias", &of_biases[0][..], &bias_down[..]), ("out_bias", &of_biases[1][..], &bias_up[..])]);
+        json!({"quantizer": "rvq", "cosine": "true"})
+    };
+    let mut first = 0;
+    let of_run = |(i, &count): (usize, &usize)| {
+        let own = MatrixView::new(&codewords[first * k * w..][..count * k * w], count * k, w).unwrap();
+        first += count;
+        let stages = Stages::new(own, count, &Device::cpu()).unwrap();
+        let stages = if is_shared { stages.on_vectors() } else { stages.cosine().unwrap() };
+        let bias = |all: &[f32], len: usize| (!is_shared).then(|| all[i * len..][..len].to_vec());
+        let down = MatrixView::new(&down[i * w * d..][..w * d], w, d).unwrap();
+        let up = MatrixView::new(&up[i * d * w..][..d * w], d, w).unwrap();
+        let stages = stages.project_in(down, bias(&bias_down, w).as_deref()).unwrap();
+        stages.project_out(up, bias(&bias_up, d).as_deref()).unwrap()
+    };
+    let stages = runs.iter().enumerate().map(of_run).collect();
+    (all_tensors(&metadata, &tensors), ResidualQuantizer::from_stages(stages).unwrap())
+}
+
+#[test]
+fn codecs_with_projections_and_cosines_are_used_as_by_the_library() {
+    let folder = Folder::new();
+    let (values_x, values_q) = (noise(900 * 12, 3), noise(7 * 12, 4));
+    folder.f32("x.npy", &[900, 12], &values_x);
+    folder.f32("q.npy", &[7, 12], &values_q);
+    let (x, queries) = (MatrixView::new(&values_x, 900, 12).unwrap(), MatrixView::new(&values_q, 7, 12).unwrap());
+    for is_shared in [false, true] {
+        let (file, quantizer) = codec(is_shared);
+        folder.write("codec.safetensors", &file);
+        let codes = quantizer.encode(x).unwrap();
+        let decoded = quantizer.decode(&codes).unwrap();
+        let found = quantizer.search(&codes, queries, 20).unwrap();
+        let mut latents = 0.0;
+        quantizer
+            .each_stage(x, &codes, |s, left, labels| {
+                let codewords = quantizer.codebooks()[s].codewords()?;
+                let error = |(i, &label): (usize, &u32)| sq_l2(left.row(i), codewords.row(label as usize));
+                latents += if s == 2 { labels.iter().enumerate().map(error).sum() } else { 0.0 };
+                Ok::<(), codeword::Error>(())
+            })
+            .unwrap();
+        for more in [&[][..], &["--threads", "1"], &["--max-memory", "600K"]] {
+            let model = [&["-c", "codec.safetensors", "--force"], more].concat();
+            folder.ok(&[&["encode", "x.npy", "-o", "c.npy", "--reconstruction", "r.npy"], &model[..]].concat());
+            assert_eq!(folder.read_u8("c.npy", "(900, 3)"), narrow(&quantizer.unpack(&codes).unwrap()));
+            assert_eq!(folder.read("r.npy").1, bytes(decoded.as_slice()));
+            folder.ok(&[&["decode", "c.npy", "-o", "d.npy"], &model[..]].concat());
+            assert_eq!(folder.read("d.npy"), folder.read("r.npy"));
+            folder.ok(&[&["search", "q.npy", "--codes", "c.npy", "-k", "20", "-o", "i.npy"], &model[..]].concat());
+            assert_eq!(folder.read_u32("i.npy", "(7, 20)"), found.ids);
+            let judged = folder.json(&[&["eval", "x.npy", "-c", "codec.safetensors"], more].concat());
+            close(&judged["inertia"], sq_l2(&values_x, decoded.as_slice()));
+            close(&judged["parts"][2]["inertia"], latents);
+            assert_eq!(judged["d"], 12);
+        }
+    }
+    let beam = ["encode", "x.npy", "-c", "codec.safetensors", "-o", "n.npy", "--beam", "2"];
+    fails(&folder, &beam, USAGE, &["--beam", "without projections and cosines", "leave it out"]);
+}
+
+#[test]
+fn codecs_that_do_not_fit_together_are_refused_with_the_way_out() {
+    let folder = Folder::new();
+    folder.f32("x.npy", &[1, 3], &[1.0, 2.0, 3.0]);
+    // Two stages of two codewords of one dimension, for vectors of three.
+    let codebooks: (&str, &[usize], &[f32]) = ("codebooks", &[2, 2, 1], &[1.0, 2.0, 1.0, 2.0]);
+    let down: (&str, &[usize], &[f32]) = ("in_weight", &[2, 1, 3], &[1.0; 6]);
+    let up: (&str, &[usize], &[f32]) = ("out_weight", &[2, 3, 1], &[1.0; 6]);
+    let encode = ["encode", "x.npy", "-c", "e.safetensors", "-o", "n.npy"];
+    let refused = |more: Value, tensors: &[(&str, &[usize], &[f32])], words: &[&str]| {
+        let mut metadata = json!({"quantizer": "rvq"});
+        for (key, value) in more.as_object().expect("an object") {
+            metadata[key] = value.clone();
+        }
+        folder.write("e.safetensors", &all_tensors(&metadata, tensors));
+        fails(&folder, &encode, BAD_INPUT, &[&["e.safetensors"], words].concat());
+    };
+    let none = || json!({});
+    refused(none(), &[codebooks, down], &["out_weight back to the 3 dimensions", "got none; add them"]);
+    refused(none(), &[codebooks, up], &["out_weight of shape (2, 1, 1)", "got (2, 3, 1)"]);
+    let one = ("in_weight", &[1, 1, 3][..], &[1.0; 3][..]);
+    refused(none(), &[codebooks, one, up], &["in_weight of shape (2, 1, d)", "got (1, 1, 3)", "the entry stages"]);
+    refused(json!({"stages": "2"}), &[codebooks, one, up], &["out_weight of shape (1, 3, 1)", "got (2, 3, 1)"]);
+    refused(json!({"stages": "1 2"}), &[codebooks, down, up], &["make up the 2 stages", "got '1 2'"]);
+    refused(json!({"stages": "two"}), &[codebooks, down, up], &["make up the 2 stages", "got 'two'"]);
+    refused(json!({"cosine": "yes"}), &[codebooks, down, up], &["cosine of true or false", "got 'yes'"]);
+    let bias = ("in_bias", &[2, 2][..], &[0.0; 4][..]);
+    refused(none(), &[codebooks, down, up, bias], &["in_bias of shape (2, 1)", "got (2, 2); reshape it"]);
+    refused(none(), &[codebooks, ("out_bias", &[2, 3], &[0.0; 6])], &["out_weight beside out_bias", "got none"]);
+    refused(
+        none(),
+        &[codebooks, ("in_weights", &[2, 1, 3], &[1.0; 6])],
+        &["in_weight, in_bias", "a tensor in_weights"],
+    );
+    let nan = ("in_weight", &[2, 1, 3][..], &[1.0, 1.0, 1.0, 1.0, f32::NAN, 1.0][..]);
+    refused(none(), &[codebooks, nan, up], &["stage 1: ", "row of the weight 0 holds NaN in column 1", "export"]);
+    let zero = ("codebooks", &[2, 2, 1][..], &[1.0, 2.0, 1.0, 0.0][..]);
+    refused(json!({"cosine": "true"}), &[zero, down, up], &["stage 1: ", "zeros in row 1", "write a copy"]);
+    let infinite = ("codebooks", &[2, 2, 1][..], &[1.0, 2.0, 1.0, f32::INFINITY][..]);
+    refused(none(), &[infinite, down, up], &["codeword 1 of stage 1 holds inf in column 0"]);
+    // What fits, for vectors of other dimensions.
+    folder.write("e.safetensors", &all_tensors(&json!({"quantizer": "rvq"}), &[codebooks, down, up]));
+    folder.f32("y.npy", &[1, 2], &[0.0; 2]);
+    let other = ["encode", "y.npy", "-c", "e.safetensors", "-o", "n.npy"];
+    fails(&folder, &other, BAD_INPUT, &["vectors of 3 columns, as those of e.safetensors have, got 2"]);
+    folder.ok(&encode);
 }
 
 #[test]
@@ -263,6 +397,15 @@ fn vectors_beyond_f32_are_named_by_their_place_in_the_file() {
     let encode = ["encode", "x.npy", "-c", "only.npy", "--quantizer", "rvq", "-o", "n.npy"];
     for limit in [&[][..], &["--max-memory", "1K"]] {
         fails(&folder, &[&encode[..], limit].concat(), BAD_INPUT, &["x.npy", "residual 301", "-inf", "scale"]);
+    }
+    // What comes out of two stages is beyond f32 where the vector is not.
+    x[301] = 3.4e38;
+    folder.f32("x.npy", &[400, 1], &x);
+    folder.f32("over.npy", &[2, 2, 1], &[0.0, 3e38, 0.0, 5e37]);
+    let encode =
+        ["encode", "x.npy", "-c", "over.npy", "--quantizer", "rvq", "-o", "n.npy", "--reconstruction", "r.npy"];
+    for limit in [&[][..], &["--max-memory", "1K"]] {
+        fails(&folder, &[&encode[..], limit].concat(), BAD_INPUT, &["x.npy", "decoded vector 301 holds inf", "scale"]);
     }
     // A rotation that is none.
     let twice: Vec<f32> = (0..4).map(|i| if i % 3 == 0 { 2.0 } else { 0.0 }).collect();

@@ -168,6 +168,18 @@ pub fn tensors(metadata: &Value, shape: &[usize], values: &[f32]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
 }
 
+/// A `.safetensors` file with several of them.
+pub fn all_tensors(metadata: &Value, tensors: &[(&str, &[usize], &[f32])]) -> Vec<u8> {
+    let (mut header, mut data) = (json!({"__metadata__": metadata}), Vec::new());
+    for (name, shape, values) in tensors {
+        let start = data.len();
+        data.extend(bytes(values));
+        header[*name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+    }
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
 pub fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }

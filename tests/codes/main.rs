@@ -7,3 +7,4 @@ mod examples;
 mod optimized;
 mod product;
 mod residual;
+mod stages;

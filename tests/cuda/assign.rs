@@ -6,8 +6,8 @@ use crate::simulated::{self, Machine};
 use codeword::backend::reference;
 use codeword::{
     AssignOptions, AssignStats, Codebook, Device, Element, Error, KMeans, Matrix, MatrixView, NonFinite,
-    OptimizedProductQuantizer, Precision, ProductQuantizer, ResidualQuantizer, SENTINEL, assign, bf16, decode, f16,
-    metrics, pairwise_sq_l2, quantize,
+    OptimizedProductQuantizer, Precision, ProductQuantizer, ResidualQuantizer, SENTINEL, Stages, assign, bf16, decode,
+    f16, metrics, pairwise_sq_l2, quantize,
 };
 
 const MB: usize = 1_000_000;
@@ -461,6 +461,34 @@ fn a_residual_quantizer_of_a_device_learns_encodes_and_finds_what_one_of_the_cpu
             assert!(on(&cuda()) == on(&Device::cpu()));
         },
     );
+}
+
+#[test]
+fn stages_of_a_device_project_and_compare_as_those_of_the_cpu_do() {
+    Machine::new().pass("assign::stages_of_a_device_project_and_compare_as_those_of_the_cpu_do", || {
+        let mut numbers = Numbers::new(41);
+        let (n, k, d, w) = (50, 7, 6, 3);
+        let x = matrix(numbers.gaussians(n * d), n, d);
+        let (codewords, weight) =
+            (matrix(numbers.gaussians(3 * k * w), 3 * k, w), matrix(numbers.gaussians(w * d), w, d));
+        let (back, bias) = (matrix(numbers.gaussians(d * w), d, w), numbers.gaussians(d));
+        let on = |device: &Device| {
+            let stages = |range, m| {
+                let stages = Stages::new(common::rows(&codewords, range), m, device).unwrap();
+                let stages = stages.cosine().unwrap().project_in(weight.view(), Some(&bias[..w])).unwrap();
+                stages.project_out(back.view(), Some(&bias)).unwrap()
+            };
+            let quantizer = ResidualQuantizer::from_stages(vec![stages(0..k, 1), stages(k..3 * k, 2)]).unwrap();
+            let codes = quantizer.encode(x.view()).unwrap();
+            let found = quantizer.search(&codes, common::rows(&x, 0..3), 10).unwrap();
+            (quantizer.decode(&codes).unwrap(), codes, found)
+        };
+        assert!(on(&cuda()) == on(&Device::cpu()));
+        let stage = |device: &Device| Stages::new(common::rows(&codewords, 0..k), 1, device).unwrap();
+        let mixed = ResidualQuantizer::from_stages(vec![stage(&cuda()), stage(&Device::cpu())]).err().unwrap();
+        let text = mixed.to_string();
+        assert!(text.contains("codebooks of all stages on cuda:0, got cpu"), "{text}");
+    });
 }
 
 #[test]

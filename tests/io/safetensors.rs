@@ -45,7 +45,8 @@ fn the_tensor_that_is_meant_is_found() {
         }
     }
     let path = named(["left", "right"]);
-    assert_eq!(Reader::open_tensor(&path, Some("right"), None).unwrap().header().shape, [4]);
+    let right = Reader::open_tensor(&path, Some("right"), None).unwrap();
+    assert_eq!((&right.header().shape[..], right.tensors()), (&[4][..], &["left".to_string(), "right".into()][..]));
     refused(&path, None, None, "(rename it, or save it alone), got 'left', 'right'");
     refused(&path, Some("middle"), None, "a tensor 'middle', got 'left', 'right'");
     let only = file(&dir, r#"{"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}"#, &ONES);

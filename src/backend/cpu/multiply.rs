@@ -11,8 +11,15 @@ const TILE: usize = 8;
 /// Rows of a block of [`gram`]: they stay in the caches while their columns are gone through.
 const BLOCK: usize = 64;
 
-/// x times `by`, `[n, d]` and `[d, e]`, each component rounded to f32 at its end. `out` holds n e values.
-pub(crate) fn multiply<T: Element>(x: MatrixView<'_, T>, by: MatrixView<'_, f32>, isa: Isa, out: &mut [f32]) {
+/// x times `by`, `[n, d]` and `[d, e]`, each component rounded to f32 at its end, where its `bias` has been added. `out` holds
+/// n e values.
+pub(crate) fn multiply<T: Element>(
+    x: MatrixView<'_, T>,
+    by: MatrixView<'_, f32>,
+    bias: Option<&[f32]>,
+    isa: Isa,
+    out: &mut [f32],
+) {
     let (kernels, e) = (Kernels::of(isa), by.cols());
     let of_tile = |(sums, wide): &mut (Vec<f64>, Vec<f32>), (tile, out): (usize, &mut [f32])| {
         let count = out.len() / e;
@@ -24,6 +31,10 @@ pub(crate) fn multiply<T: Element>(x: MatrixView<'_, T>, by: MatrixView<'_, f32>
             for (row, sums) in wide.chunks_exact(x.cols()).zip(sums.chunks_exact_mut(e)) {
                 kernels.add_weighted_row(by.row(t), row[t].into(), sums);
             }
+        }
+        if let Some(bias) = bias {
+            let of_rows = sums.chunks_exact_mut(e);
+            of_rows.for_each(|sums| sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += f64::from(*bias)));
         }
         out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum as f32);
     };

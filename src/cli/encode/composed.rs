@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Encode, Global};
 use crate::cli::composed::{self, Composed};
-use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::input::Vectors;
 use crate::cli::model::{self, Model};
 use crate::cli::output::{self, Target};
@@ -54,9 +54,11 @@ pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut
         block.codes = quantizer.encode_block(block, vectors, args.beam)?;
         Ok(())
     };
-    let decode = |numbers: &[u32], rows: &mut Vec<f32>| quantizer.decode_numbers(numbers, rows).or_exit(Exit::Failed);
     let stream = Stream { verb: "encode", n, unit: "vectors", blocks, global };
-    let (times, rounded) = stream.run_vectors(vectors, compute, |block| files.write(block, decode))?;
+    let (times, rounded) = stream.run_vectors(vectors, compute, |block| {
+        let explain = |error| vectors.explain(error, block.first, "remove it");
+        files.write(block, |numbers, rows| quantizer.decode_numbers(numbers, rows).map_err(explain))
+    })?;
     output::commit(files.outputs, global.force)?;
 
     let seconds = clock.stop(times);
@@ -84,6 +86,11 @@ fn check(args: &Encode, model: &Model, global: &Global) -> Result<()> {
             "--beam: encode has this for residual quantizers only, and MODEL is {}; leave it out",
             model.quantizer.described()
         );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    if args.beam.is_some() && model.around.is_some() {
+        let message = "--beam: encode has this for residual quantizers without projections and cosines only, and MODEL has some; \
+                       leave it out";
         return Err(Failure::new(Exit::Usage, message));
     }
     let flag = [

@@ -9,7 +9,7 @@ use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::report::{self, Clock, Report, number};
 use crate::cli::stream::{Block, Stream};
 use crate::cli::values::Policy;
-use codeword::{MatrixView, Metrics, MetricsSum, Precision, decode_into};
+use codeword::{MatrixView, Metrics, MetricsSum, Precision};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -145,15 +145,8 @@ impl Parts {
             Composed::Product(_) => of_columns(x),
             Composed::Optimized(quantizer) => of_columns(quantizer.rotate(x)?.view()),
             Composed::Residual(quantizer) => {
-                let mut left: Vec<f32> = (0..x.rows()).flat_map(|i| x.row(i)).copied().collect();
-                let mut codewords = vec![0.0; left.len()];
-                for (s, (sum, codebook)) in self.0.iter_mut().zip(quantizer.codebooks()).enumerate() {
-                    let labels = column(s);
-                    sum.add(MatrixView::new(&left, x.rows(), x.cols())?, &labels)?;
-                    decode_into(&labels, codebook, &mut codewords)?;
-                    left.par_iter_mut().zip(&codewords).for_each(|(left, codeword)| *left -= codeword);
-                }
-                Ok(())
+                let codes = quantizer.pack(numbers)?;
+                quantizer.each_stage(x, &codes, |s, left, labels| self.0[s].add(left, labels))
             }
         }
     }

@@ -99,8 +99,7 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     let dead = |part: &SourceFit| part.counts.iter().filter(|&&count| count == 0).count();
     if global.json {
         let (verb, dtype, precision) = ("train", vectors.reader.header().scalar, Some(Precision::Exact));
-        let sum = || fit.parts.iter().fold(AssignStats::default(), |sum, part| sum + part.stats);
-        let tiers = (!fit.parts.is_empty()).then(sum);
+        let tiers = Some(fit.tiers);
         let report = Report { verb, device: &device, n, d, k, dtype, precision, seconds, tiers };
         let of_part = |part: &SourceFit| {
             json!({
@@ -148,11 +147,17 @@ struct Fit {
     codebooks: Vec<Codebook>,
     rotation: Option<Matrix<f32>>,
     inertia: f64,
-    /// How each sub-quantizer or stage was learned; of an optimised one there is no such thing.
+    /// How each sub-quantizer or stage was learned, of an optimised one for the rotation that is kept.
     parts: Vec<SourceFit>,
+    tiers: AssignStats,
 }
 
 impl Fit {
+    fn plain(codebooks: &[Codebook], inertia: f64, parts: Vec<SourceFit>) -> Fit {
+        let tiers = parts.iter().fold(AssignStats::default(), |sum, part| sum + part.stats);
+        Fit { codebooks: codebooks.to_vec(), rotation: None, inertia, parts, tiers }
+    }
+
     /// Tells the round of an optimised one, the part, and the step.
     fn learn(
         args: &Train,
@@ -166,20 +171,20 @@ impl Fit {
             Quantizer::Vq | Quantizer::Pq => {
                 let fit = ProductQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?;
                 let inertia = fit.parts.iter().map(|part| part.inertia).sum();
-                Ok(Fit { codebooks: fit.quantizer.codebooks().to_vec(), rotation: None, inertia, parts: fit.parts })
+                Ok(Fit::plain(fit.quantizer.codebooks(), inertia, fit.parts))
             }
             Quantizer::Opq => {
                 let outer = super::rotations(args);
                 let fit = OptimizedProductQuantizer::train_with(x, m, params, outer, device, observe)?;
                 let codebooks = fit.quantizer.product().codebooks().to_vec();
                 let rotation = Some(fit.quantizer.rotation().clone());
-                Ok(Fit { codebooks, rotation, inertia: fit.sq_error, parts: Vec::new() })
+                Ok(Fit { codebooks, rotation, inertia: fit.sq_error, parts: fit.parts, tiers: fit.stats })
             }
             Quantizer::Rvq => {
                 let fit = ResidualQuantizer::train_with(x, m, params, device, |part, step| observe(0, part, step))?;
                 // What the last stage leaves is what all together do.
                 let inertia = fit.stages.last().map_or(0.0, |stage| stage.inertia);
-                Ok(Fit { codebooks: fit.quantizer.codebooks().to_vec(), rotation: None, inertia, parts: fit.stages })
+                Ok(Fit::plain(fit.quantizer.codebooks(), inertia, fit.stages))
             }
         }
     }

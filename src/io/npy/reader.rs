@@ -18,6 +18,7 @@ pub struct Reader {
     /// Whether every row follows its dimension in the file.
     has_dimensions: bool,
     metadata: BTreeMap<String, String>,
+    tensors: Vec<String>,
 }
 
 impl Reader {
@@ -46,8 +47,8 @@ impl Reader {
     /// - as [`Reader::open`].
     /// - [`Error::Format`] where there is no such tensor, or several and no name; the message lists the names.
     pub fn open_tensor(file: &Path, name: Option<&str>, dtype: Option<Scalar>) -> Result<Reader> {
-        let Array { file: open, header, has_dimensions, metadata } = open::array(file, name, dtype)?;
-        Ok(Reader { file: open, path: file.to_path_buf(), header, has_dimensions, metadata })
+        let Array { file: open, header, has_dimensions, metadata, names } = open::array(file, name, dtype)?;
+        Ok(Reader { file: open, path: file.to_path_buf(), header, has_dimensions, metadata, tensors: names })
     }
 
     /// What the file says of its array.
@@ -63,6 +64,11 @@ impl Reader {
     /// The free-form entries of a `.safetensors` file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The names of all tensors of a `.safetensors` file, sorted; empty for other formats.
+    pub fn tensors(&self) -> &[String] {
+        &self.tensors
     }
 
     /// Number of vectors: the product of the leading axes.
