@@ -4,7 +4,7 @@ mod common;
 
 use codeword::backend::reference;
 use codeword::{AssignOptions, MatrixView, Precision, assign, pairwise_sq_l2};
-use common::{Numbers, assert_same_bits, cases, codebook, matrix, scaled};
+use common::{Numbers, assert_same_bits, cases, codebook, matrix, rows, scaled};
 
 const FAST: AssignOptions = AssignOptions { precision: Precision::Fast, non_finite: codeword::NonFinite::Error };
 
@@ -111,6 +111,33 @@ fn the_distance_matrix_by_norms_stays_within_its_bound_and_is_never_nan() {
                         assert_eq!(got.to_bits(), exact[i * k + j].to_bits(), "{place}: not the direct form");
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_distance_matrix_too_large_for_caches_is_that_of_its_rows() {
+    // More codewords than are scored at a time, rows of a length that no register divides, and codewords that repeat others.
+    let (n, d) = (2100, 3);
+    let mut numbers = Numbers::new(33);
+    let x = matrix(numbers.gaussians(n * d), n, d);
+    for (k, copies) in [(2003, 0), (1500, 503)] {
+        let mut e = numbers.gaussians(k * d);
+        e.extend_from_within(..copies * d);
+        let codebook = codebook(MatrixView::new(&e, k + copies, d).unwrap());
+        let all = pairwise_sq_l2(x.view(), &codebook, Precision::Fast).unwrap();
+        for first in (0..n).step_by(100) {
+            let some = pairwise_sq_l2(rows(&x, first..first + 100), &codebook, Precision::Fast).unwrap();
+            let of_all = &all.as_slice()[first * (k + copies)..][..100 * (k + copies)];
+            assert_same_bits("rows", of_all, some.as_slice());
+        }
+        for i in 0..5 {
+            for j in 0..k + copies {
+                let (z, e) = (x.view().row(i), &e[j * d..][..d]);
+                let norms = norm(z) + norm(e);
+                let off = (f64::from(all.view().row(i)[j]) - sq_distance(z, e)).abs();
+                assert!(off <= (d as f64 + 8.0) * U * norms * norms, "row {i}, codeword {j}");
             }
         }
     }

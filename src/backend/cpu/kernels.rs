@@ -11,7 +11,7 @@ use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
 use super::rows::RowScale;
-use super::{accumulate, direct, filter, rows};
+use super::{accumulate, direct, filter, pairwise_sq_l2, rows};
 use crate::matrix::MatrixView;
 
 /// The kernels of one instruction set.
@@ -32,6 +32,7 @@ pub(super) struct Kernels {
     scale_row: ScaleFn,
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
+    expand: ExpandFn,
 }
 
 type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32);
@@ -41,6 +42,7 @@ type DirectFn<Sum> = unsafe fn(z: &[f32], e: &[f32]) -> Sum;
 type DistancesFn =
     unsafe fn(MatrixView<'_, f32>, codewords: MatrixView<'_, f32>, labels: &[u32], sq_distances: &mut [f32]);
 type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32;
+type ExpandFn = unsafe fn(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool);
 type ScaleFn = unsafe fn(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32;
 
 impl Kernels {
@@ -149,9 +151,24 @@ impl Kernels {
         // SAFETY: check 1.
         unsafe { (self.add_weighted_row)(row, weight, sum) }
     }
+
+    /// See [`pairwise_sq_l2::expand`]. What went past the caches is there for other threads after [`Kernels::fence`].
+    pub fn expand(&self, scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
+        // SAFETY: check 1.
+        unsafe { (self.expand)(scores, sq_norm, factor, out, past_caches) }
+    }
+
+    /// Ends what was written past the caches.
+    pub fn fence(&self) {
+        // SAFETY: every x86-64 has SSE.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::x86_64::_mm_sfence()
+        }
+    }
 }
 
-/// Compiles the bodies of [`filter`], [`direct`], [`rows`] and [`accumulate`] for one instruction set.
+/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`] and [`pairwise_sq_l2`] for one instruction set.
 macro_rules! stamp {
     ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
         mod $module {
@@ -171,6 +188,7 @@ macro_rules! stamp {
                 scale_row,
                 add_row,
                 add_weighted_row,
+                expand,
             };
 
             #[target_feature(enable = $features)]
@@ -229,6 +247,12 @@ macro_rules! stamp {
             unsafe fn add_weighted_row(row: &[f32], weight: f64, sum: &mut [f64]) {
                 accumulate::add_weighted_row(row, weight, sum)
             }
+
+            #[target_feature(enable = $features)]
+            unsafe fn expand(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
+                // SAFETY: the caller made the check.
+                unsafe { pairwise_sq_l2::expand::<$lanes>(scores, sq_norm, factor, out, past_caches) }
+            }
         }
     };
 }
@@ -254,4 +278,5 @@ static PORTABLE: Kernels = Kernels {
     scale_row: rows::scale_row,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
+    expand: pairwise_sq_l2::expand::<Plain>,
 };
