@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "decode" => drop(black_box(codeword::decode(&labels, &codebook)?)),
             "metrics" => drop(black_box(codeword::metrics(x, &codebook, &labels)?)),
             "accumulate" => drop(black_box(codeword::accumulate(x, &labels, None, k)?)),
-            "search" => drop(black_box(quantizer.search(&codes, MatrixView::new(&vectors[..64 * d], 64, d)?, 100)?)),
+            "search" => drop(black_box(quantizer.search(&codes, MatrixView::new(&vectors[..64 * d], 64, d)?, 10)?)),
             other => return Err(format!("no operation {other}").into()),
         }
     }

@@ -13,7 +13,7 @@ table=benches/INSTRUCTIONS.md
 operations=(
     "assign 2000 4 1024" "assign 2000 8 256" "assign 2000 16 256" "assign 2000 24 256" "assign 1000 128 256"
     "assign 500 256 1024" "top_k 500 64 256" "pairwise_sq_l2 500 128 256" "decode 5000 64 256" "metrics 5000 64 256"
-    "accumulate 5000 64 256" "prepare 1 64 1024" "search 50000 8 256"
+    "accumulate 5000 64 256" "prepare 1 64 1024" "search 200000 8 256"
 )
 
 command -v valgrind >/dev/null || {
