@@ -9,6 +9,7 @@ pub mod cuda;
 pub mod preparation;
 #[doc(hidden)]
 pub mod reference;
+pub(crate) mod scan;
 mod sums;
 pub(crate) mod training;
 

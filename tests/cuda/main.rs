@@ -23,6 +23,7 @@ mod kmeans;
 mod lists;
 mod metrics;
 mod resident;
+mod scan;
 mod streams;
 mod tensor;
 mod tensor_model;

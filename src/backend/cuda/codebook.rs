@@ -236,6 +236,7 @@ fn too_large(op: &'static str, k: usize, d: usize) -> Error {
 /// Lanes of each operation, kept from call to call: page-locked memory takes longer to get than a block to compute.
 #[derive(Default)]
 pub(super) struct Idle {
+    pub adc_scan: Kept<streamed::adc_scan::Buffers>,
     pub assign: Kept<streamed::assign::Buffers>,
     pub decode: Kept<streamed::decode::Buffers>,
     pub pairwise_sq_l2: Kept<streamed::pairwise_sq_l2::Buffers>,
@@ -245,6 +246,7 @@ pub(super) struct Idle {
 impl Idle {
     /// Gives back the memory of all.
     pub fn clear(&self) {
+        self.adc_scan.clear();
         self.assign.clear();
         self.decode.clear();
         self.pairwise_sq_l2.clear();
