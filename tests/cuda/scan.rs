@@ -204,15 +204,56 @@ fn a_small_card_takes_codes_in_blocks_and_queries_in_passes() {
 
 #[test]
 fn what_a_call_leaves_behind_serves_the_next_and_no_other() {
-    Machine::new().pass("scan::what_a_call_leaves_behind_serves_the_next_and_no_other", || {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new().set("TRACE", folder.path().join("trace").display());
+    let output = machine.run("scan::what_a_call_leaves_behind_serves_the_next_and_no_other", || {
+        let allocations = || {
+            let trace = std::fs::read_to_string(std::env::var("CODEWORD_SIM_TRACE").unwrap()).unwrap();
+            trace.lines().filter(|line| line.starts_with("allocate ")).count()
+        };
         let mut numbers = Numbers::new(106);
         let quantizer = quantizer(&mut numbers, 2, 9, &cuda());
-        for (n, q, r) in [(900, 3, 5), (900, 3, 5), (200, 2, 5), (901, 4, 5), (300, 9, 5), (300, 9, 6), (7, 9, 6)] {
+        // Fewer codes go through what was made for more, and as many queries by fours through the same.
+        for (n, q, r, is_new) in [
+            (900, 3, 5, true),
+            (900, 3, 5, false),
+            (200, 2, 5, false),
+            (901, 3, 5, true),
+            (300, 9, 5, true),
+            (300, 9, 6, true),
+            (7, 9, 6, false),
+        ] {
             let codes = codes_of(&mut numbers, &quantizer, n);
             let queries = matrix(numbers.gaussians(q * 2), q, 2);
-            assert_found(&format!("{r} of {n}, {q} queries"), &quantizer, &codes, &queries, r);
+            let name = format!("{r} of {n}, {q} queries");
+            // Asks for the tables, too, which it keeps room for.
+            quantizer.lut(queries.view()).unwrap();
+            let before = allocations();
+            assert_found(&name, &quantizer, &codes, &queries, r);
+            assert_eq!(allocations() > before, is_new, "{name}");
         }
     });
+    assert!(output.status.success(), "{}", simulated::text(&output));
+}
+
+#[test]
+fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "scan::each_refused_allocation_is_an_error_and_leaves_nothing_behind";
+    let refusals = Machine::new().refuse_each(name, || {
+        let codewords = matrix(vec![0.0f32, 1.0, 2.0, 4.0], 4, 1);
+        let quantizer = ProductQuantizer::new(codewords.view(), 2, &Device::cuda(0)?)?;
+        let found = quantizer.search(&[0, 1, 2, 3], matrix(vec![0.0f32, 4.0], 1, 2).view(), 1)?;
+        assert_eq!(found.ids, [2]);
+        Ok(())
+    });
+    // Two codebooks, their lanes for tables, one lane for codes.
+    assert!(refusals > 40, "{refusals}");
 }
 
 #[test]
