@@ -3,9 +3,9 @@
 //     distance(q, i) = sum_s tables[q][s][number s of code i]      keys[q] = the r least of all distance 2^32 + id
 //
 // Inputs  codes: words [ceil(n / ADC_GROUP), ceil(m BITS / 32), ADC_GROUP] u32, the numbers of a code from the lowest bits
-//         of its first word on, BITS each and all below k; first: the id of code 0; tables
-//         [ceil(q / ADC_QUERIES), m, k, ADC_QUERIES] f32, no NaN and nothing negative: those of ADC_QUERIES queries entry
-//         by entry, with anything for queries from q on.
+//         of its first word on, BITS each and all below k; first: the id of code 0; tables [ceil(q / tile), m, k, tile]
+//         f32, no NaN and nothing negative: those of the queries of a tile entry by entry, with anything for queries from q
+//         on. A tile has 4, 2 or 1 queries.
 // Between of split x and query i at x queries + i, where there is room for `queries` of them: lists [splits, queries,
 //         capacity] u64, the keys found so far; counts [splits, queries] u32, how many those are, 0 at first; limits
 //         [splits, queries] u64, which all further ones lie below, all bits at first. Launches go on with what those
@@ -14,15 +14,16 @@
 // Numbers f32 sums from s = 0 on, each addition rounded: in the order and with the bits of src/search/scan.rs. They are
 //         never negative, so their bits order like them, an infinity last. Keys are distinct, so the r least are one set,
 //         whatever the order of threads, splits and launches.
-// Launch  adc_scan: grid (splits, ceil(q / ADC_QUERIES)), block ADC_THREADS, 16 m k bytes of dynamic shared memory with
-//         in_shared, else none; rounds of ADC_THREADS ADC_CODES codes are taken by splits in turn. adc_scan_merge: grid q,
-//         block ADC_THREADS. Blocks in one dimension.
+// Launch  adc_scan, adc_scan_two and adc_scan_one, of tiles of 4, 2 and 1: grid (splits, ceil(q / tile)), block ADC_THREADS,
+//         4 tile m k bytes of dynamic shared memory, but none for the first without in_shared; rounds of ADC_THREADS
+//         ADC_CODES codes are taken by splits in turn. adc_scan_merge: grid q, block ADC_THREADS. Blocks in one dimension.
 // Idea    A block has the tables of four queries in shared memory, so that one load of 128 bits there brings what a number
 //         adds to four sums, and a code is read once for all of them: a word of four codes by one load of 128 bits. Sums
 //         are in registers. What is below the r-th least distance seen so far, which few are before long, goes to a list;
 //         a list that a round more could overfill is cut to its r least by radix selection. A last kernel selects among
-//         the lists of all splits. Tables too large for shared memory are read where they are. Bound by the loads of
-//         tables: two numbers that name entries 128 bytes apart, or a multiple, take turns.
+//         the lists of all splits. Where the tables of four queries are too large for shared memory, those of two or of
+//         one may fit; else they are read where they are. 4-bit numbers hardly ever fill it. Bound by the loads of tables: two numbers that name entries 128
+//         bytes apart, or a multiple, take turns.
 // Source  ours; the sums are those of Jegou, Douze, Schmid 2011.
 // Measured not yet on a GPU.
 #include "select.cuh"
@@ -35,7 +36,7 @@ static_assert(ADC_QUERIES == 4 && ADC_CODES == 4 && ADC_GROUP == WARP * ADC_CODE
 
 struct Scan {
     const u32* codes;
-    const float4* tables;
+    const float* tables;
     u64* lists;
     u32* counts;
     u64* limits;
@@ -121,34 +122,40 @@ static __device__ void cut(Selection& selection, Found& found, u32 c, u64* list,
     }
 }
 
-static __device__ __forceinline__ void add(float4& sum, const float4& entry) {
-    sum.x = __fadd_rn(sum.x, entry.x);
-    sum.y = __fadd_rn(sum.y, entry.y);
-    sum.z = __fadd_rn(sum.z, entry.z);
-    sum.w = __fadd_rn(sum.w, entry.w);
+// Something of each query of a tile.
+template <u32 TILE>
+struct alignas(4 * TILE) Each {
+    float of[TILE];
+};
+
+template <u32 TILE>
+static __device__ __forceinline__ void add(Each<TILE>& sums, const Each<TILE>& entries) {
+#pragma unroll
+    for (u32 c = 0; c < TILE; c++) sums.of[c] = __fadd_rn(sums.of[c], entries.of[c]);
 }
 
-template <u32 BITS>
-static __device__ __forceinline__ void scan(const Scan& a, const float4* table, Selection& selection, Found& found) {
+template <u32 BITS, u32 TILE>
+static __device__ __forceinline__ void scan(const Scan& a, const Each<TILE>* table, Selection& selection,
+                                            Found& found) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const u32 per_word = 32 / BITS, mask = (u32)((1ull << BITS) - 1);
     const u32 width = (a.m - 1) / per_word + 1;
     const u64 groups = ((u64)a.n + ADC_GROUP - 1) / ADC_GROUP;
-    u64* const lists = a.lists + ((u64)blockIdx.x * a.queries + blockIdx.y * ADC_QUERIES) * a.capacity;
+    u64* const lists = a.lists + ((u64)blockIdx.x * a.queries + blockIdx.y * TILE) * a.capacity;
     for (u64 round = blockIdx.x; round * ADC_WARPS < groups; round += gridDim.x) {
         const u64 group = round * ADC_WARPS + warp;
         u32 highest = 0;
         if (group < groups) {
-            // Add up the entries of four codes for four queries.
+            // Add up the entries of four codes for the queries of the tile.
             const uint4* words = reinterpret_cast<const uint4*>(a.codes) + group * width * WARP + lane;
-            float4 sums[ADC_CODES] = {};
+            Each<TILE> sums[ADC_CODES] = {};
             u32 s = 0;
             for (u32 w = 0; w < width; w++) {
                 const uint4 word = words[(u64)w * WARP];
 #pragma unroll
                 for (u32 b = 0; b < per_word; b++, s++) {
                     if (s == a.m) break;
-                    const float4* entries = table + (u64)s * a.k;
+                    const Each<TILE>* entries = table + (u64)s * a.k;
                     add(sums[0], entries[word.x >> b * BITS & mask]);
                     add(sums[1], entries[word.y >> b * BITS & mask]);
                     add(sums[2], entries[word.z >> b * BITS & mask]);
@@ -159,12 +166,11 @@ static __device__ __forceinline__ void scan(const Scan& a, const float4* table, 
             // List what may be among the nearest.
             const u64 code = group * ADC_GROUP + lane * ADC_CODES;
 #pragma unroll
-            for (u32 c = 0; c < ADC_QUERIES; c++) {
+            for (u32 c = 0; c < TILE; c++) {
                 const u64 limit = found.limits[c];
 #pragma unroll
                 for (u32 i = 0; i < ADC_CODES; i++) {
-                    const float sum = c == 0 ? sums[i].x : c == 1 ? sums[i].y : c == 2 ? sums[i].z : sums[i].w;
-                    const u64 key = (u64)__float_as_uint(sum) << 32 | (u32)(a.first + code + i);
+                    const u64 key = (u64)__float_as_uint(sums[i].of[c]) << 32 | (u32)(a.first + code + i);
                     if (code + i >= a.n || key >= limit) continue;
                     const u32 slot = atomicAdd(&found.counts[c], 1u);
                     lists[(u64)c * a.capacity + slot] = key;
@@ -175,7 +181,7 @@ static __device__ __forceinline__ void scan(const Scan& a, const float4* table, 
 
         // Make room for the next round.
         if (!__syncthreads_or(highest + ADC_ROUND >= a.capacity)) continue;
-        for (u32 c = 0; c < ADC_QUERIES; c++) {
+        for (u32 c = 0; c < TILE; c++) {
             const u32 count = found.counts[c];
             if (count + ADC_ROUND <= a.capacity) continue;
             __syncthreads();  // Everybody has read the count.
@@ -185,30 +191,25 @@ static __device__ __forceinline__ void scan(const Scan& a, const float4* table, 
     }
 }
 
-template <u32 BITS>
-static __device__ __forceinline__ void scan_of_tile(const Scan& a, u32 in_shared) {
-    extern __shared__ float4 near[];
-    __shared__ Selection selection;
-    __shared__ Found found;
+template <u32 BITS, u32 TILE, bool IN_SHARED>
+static __device__ __forceinline__ void scan_tile(const Scan& a, Selection& selection, Found& found) {
+    extern __shared__ float4 room[];
+    Each<TILE>* const near = reinterpret_cast<Each<TILE>*>(room);
     const u64 entries = (u64)a.m * a.k;
-    const float4* table = a.tables + blockIdx.y * entries;
-    if (in_shared) {
-        for (u64 e = threadIdx.x; e < entries; e += ADC_THREADS) near[e] = table[e];
+    const Each<TILE>* const far = reinterpret_cast<const Each<TILE>*>(a.tables) + blockIdx.y * entries;
+    if (IN_SHARED) {
+        for (u64 e = threadIdx.x; e < entries; e += ADC_THREADS) near[e] = far[e];
     }
-    const u32 query = blockIdx.y * ADC_QUERIES + threadIdx.x;
+    const u32 query = blockIdx.y * TILE + threadIdx.x;
     const u64 place = (u64)blockIdx.x * a.queries + query;
-    const bool has_query = threadIdx.x < ADC_QUERIES && query < a.q;
-    if (threadIdx.x < ADC_QUERIES) {
+    const bool has_query = threadIdx.x < TILE && query < a.q;
+    if (threadIdx.x < TILE) {
         // Below 0 there is nothing: a query that is none finds none.
         found.limits[threadIdx.x] = has_query ? a.limits[place] : 0;
         found.counts[threadIdx.x] = has_query ? a.counts[place] : 0;
     }
     __syncthreads();  // Tables, limits and counts are there.
-    if (in_shared) {
-        scan<BITS>(a, near, selection, found);
-    } else {
-        scan<BITS>(a, table, selection, found);
-    }
+    scan<BITS, TILE>(a, IN_SHARED ? near : far, selection, found);
     __syncthreads();  // All codes are through.
     if (has_query) {
         a.limits[place] = found.limits[threadIdx.x];
@@ -216,25 +217,64 @@ static __device__ __forceinline__ void scan_of_tile(const Scan& a, u32 in_shared
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
-    adc_scan_u4(const u32* __restrict__ codes, const float4* __restrict__ tables, u64* __restrict__ lists,
-                u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
-                u32 r, u32 capacity, u32 in_shared) {
-    scan_of_tile<4>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
+template <u32 BITS, u32 TILE>
+static __device__ __forceinline__ void scan_any(const Scan& a, bool in_shared) {
+    __shared__ Selection selection;
+    __shared__ Found found;
+    if (in_shared) {
+        scan_tile<BITS, TILE, true>(a, selection, found);
+    } else {
+        scan_tile<BITS, TILE, false>(a, selection, found);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
-    adc_scan_u8(const u32* __restrict__ codes, const float4* __restrict__ tables, u64* __restrict__ lists,
+    adc_scan_u4(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
                 u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
                 u32 r, u32 capacity, u32 in_shared) {
-    scan_of_tile<8>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
+    scan_any<4, 4>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
 }
 
 extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
-    adc_scan_u16(const u32* __restrict__ codes, const float4* __restrict__ tables, u64* __restrict__ lists,
+    adc_scan_u8(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
+                u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
+                u32 r, u32 capacity, u32 in_shared) {
+    scan_any<8, 4>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
+}
+
+extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
+    adc_scan_two_u8(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
+                    u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
+                    u32 r, u32 capacity) {
+    scan_any<8, 2>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, true);
+}
+
+extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
+    adc_scan_one_u8(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
+                    u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
+                    u32 r, u32 capacity) {
+    scan_any<8, 1>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, true);
+}
+
+extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
+    adc_scan_u16(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
                  u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
                  u32 r, u32 capacity, u32 in_shared) {
-    scan_of_tile<16>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
+    scan_any<16, 4>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, in_shared);
+}
+
+extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
+    adc_scan_two_u16(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
+                     u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
+                     u32 r, u32 capacity) {
+    scan_any<16, 2>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, true);
+}
+
+extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)
+    adc_scan_one_u16(const u32* __restrict__ codes, const float* __restrict__ tables, u64* __restrict__ lists,
+                     u32* __restrict__ counts, u64* __restrict__ limits, u32 first, u32 n, u32 m, u32 k, u32 q, u32 queries,
+                     u32 r, u32 capacity) {
+    scan_any<16, 1>({codes, tables, lists, counts, limits, first, n, m, k, q, queries, r, capacity}, true);
 }
 
 extern "C" __global__ void __launch_bounds__(ADC_THREADS, 4)

@@ -4,7 +4,7 @@
 
 use crate::alone::{open, open_in};
 use crate::common::{Numbers, assert_same_bits, matrix};
-use crate::simulated::{self, Machine};
+use crate::simulated::{self, Machine, pass_on_each};
 use codeword::backend::cuda::shapes::{ADC_GROUP, ADC_THREADS};
 use codeword::cuda::cudarc::driver::{LaunchConfig, PushKernelArg};
 use codeword::{Device, Matrix, MatrixView, Neighbors, ProductQuantizer};
@@ -59,7 +59,7 @@ fn launches(bits: usize) -> (usize, usize) {
     let file = std::env::var("CODEWORD_SIM_TRACE").expect("the test sets it");
     let trace = std::fs::read_to_string(file).expect("the driver writes it");
     let count = |entry: &str| trace.lines().filter(|line| line.starts_with("submit ") && line.contains(entry)).count();
-    (count(&format!("adc_scan_u{bits} ")), count("adc_scan_merge "))
+    (count(&format!("launch adc_scan_u{bits} ")), count("launch adc_scan_merge "))
 }
 
 #[test]
@@ -262,16 +262,23 @@ fn tables_beyond_shared_memory_are_read_where_they_are() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let machine = Machine::new().set("TRACE", folder.path().join("trace").display()).set("CAPABILITY", 86);
+    let machine =
+        Machine::new().set("TRACE", folder.path().join("trace").display()).set("CAPABILITY", 86).set("CHECK", 0);
     let output = machine.run("scan::tables_beyond_shared_memory_are_read_where_they_are", || {
         let mut numbers = Numbers::new(107);
-        // 99 KiB for a block, less what the kernel has for itself.
-        for (k, shared) in [(2909, 2909 * 2 * 16), (2912, 0)] {
+        // 99 KiB for a block, less what the kernel has for itself: tables of four queries, two, one, none.
+        for (k, shared, entry) in [
+            (2909, 2909 * 2 * 16, "adc_scan_u16 "),
+            (2912, 2912 * 2 * 8, "adc_scan_two_u16 "),
+            (5820, 5820 * 2 * 4, "adc_scan_one_u16 "),
+            (11_640, 0, "adc_scan_u16 "),
+        ] {
             let quantizer = quantizer(&mut numbers, 2, k, &cuda());
             let codes = codes_of(&mut numbers, &quantizer, 300);
             assert_found(&format!("{k}"), &quantizer, &codes, &matrix(numbers.gaussians(2 * 3), 3, 2), 3);
             let trace = std::fs::read_to_string(std::env::var("CODEWORD_SIM_TRACE").unwrap()).unwrap();
-            let last = trace.lines().rfind(|line| line.contains("adc_scan_u16 ")).unwrap();
+            let last = trace.lines().rfind(|line| line.contains("launch adc_scan") && !line.contains("merge")).unwrap();
+            assert!(last.contains(entry), "{k}: {last}");
             assert!(last.ends_with(&format!(" shared={shared}")), "{k}: {last}");
         }
     });
@@ -282,6 +289,7 @@ fn tables_beyond_shared_memory_are_read_where_they_are() {
 /// launches of two splits.
 struct Alone {
     bits: u32,
+    tile: usize,
     m: usize,
     k: usize,
     n: usize,
@@ -293,11 +301,16 @@ struct Alone {
 impl Alone {
     /// By tables for each of three queries.
     fn keys(&self, tables: &[f32], numbers: &[u32]) -> Vec<u64> {
-        let Alone { bits, m, k, n, r, starts, in_shared } = *self;
-        let (stream, scan) = open("adc_scan", &format!("adc_scan_u{bits}"));
-        let (q, queries, splits, capacity) = (3, 8, 2, ADC_THREADS as usize * 4 + r);
-        let tile: Vec<f32> =
-            (0..4 * m * k).map(|i| if i % 4 < q { tables[i % 4 * m * k + i / 4] } else { 0.0 }).collect();
+        let Alone { bits, tile, m, k, n, r, starts, in_shared } = *self;
+        let name = ["", "_one", "_two", "", ""][tile];
+        let (stream, scan) = open("adc_scan", &format!("adc_scan{name}_u{bits}"));
+        let (q, queries, splits, capacity) = (3usize, 8usize, 2usize, ADC_THREADS as usize * 4 + r);
+        let tiles: Vec<f32> = (0..q.next_multiple_of(tile) * m * k)
+            .map(|i| {
+                let query = i / (tile * m * k) * tile + i % tile;
+                if query < q { tables[query * m * k + i / tile % (m * k)] } else { 0.0 }
+            })
+            .collect();
         let (each, group) = (32 / bits as usize, ADC_GROUP as usize);
         let (width, groups) = (m.div_ceil(each), n.div_ceil(group));
         let mut words = vec![0u32; groups * width * group];
@@ -305,7 +318,7 @@ impl Alone {
             let (i, s) = (i / m, i % m);
             words[(i / group * width + s / each) * group + i % group] |= number << (s % each * bits as usize);
         }
-        let (words, tables) = (stream.clone_htod(&words).unwrap(), stream.clone_htod(&tile).unwrap());
+        let (words, tables) = (stream.clone_htod(&words).unwrap(), stream.clone_htod(&tiles).unwrap());
         // SAFETY: no kernel reads it before one has written it, or the driver says so.
         let mut lists = unsafe { stream.alloc::<u64>(splits * queries * capacity) }.unwrap();
         let mut counts = stream.alloc_zeros::<u32>(splits * queries).unwrap();
@@ -313,13 +326,20 @@ impl Alone {
         let size = |value: usize| value as u32;
         let (n, m, k, q, queries, r, capacity) =
             (size(n), size(m), size(k), size(q), size(queries), size(r), size(capacity));
-        let shared_mem_bytes = if in_shared { 16 * m * k } else { 0 };
-        let config = LaunchConfig { grid_dim: (size(splits), 1, 1), block_dim: (ADC_THREADS, 1, 1), shared_mem_bytes };
+        let shared_mem_bytes = if in_shared { size(tile) * 4 * m * k } else { 0 };
+        let config = LaunchConfig {
+            grid_dim: (size(splits), q.div_ceil(size(tile)), 1),
+            block_dim: (ADC_THREADS, 1, 1),
+            shared_mem_bytes,
+        };
         for first in starts {
             let mut launch = stream.launch_builder(&scan);
             launch.arg(&words).arg(&tables).arg(&mut lists).arg(&mut counts).arg(&mut limits);
             let in_shared = u32::from(in_shared);
-            launch.arg(&first).arg(&n).arg(&m).arg(&k).arg(&q).arg(&queries).arg(&r).arg(&capacity).arg(&in_shared);
+            launch.arg(&first).arg(&n).arg(&m).arg(&k).arg(&q).arg(&queries).arg(&r).arg(&capacity);
+            if tile == 4 {
+                launch.arg(&in_shared);
+            }
             // SAFETY: arguments as the kernel's header has them.
             unsafe { launch.launch(config) }.unwrap();
         }
@@ -355,26 +375,37 @@ impl Alone {
 
 #[test]
 fn kernels_launched_alone_go_on_with_what_they_found_up_to_the_last_id() {
-    Machine::new().pass("scan::kernels_launched_alone_go_on_with_what_they_found_up_to_the_last_id", || {
+    let name = "scan::kernels_launched_alone_go_on_with_what_they_found_up_to_the_last_id";
+    pass_on_each([Machine::new(), Machine::new().seed(1)], name, || {
         let mut numbers = Numbers::new(108);
-        let shapes =
-            [(4, 33, 16), (4, 8, 9), (8, 33, 40), (8, 16, 7), (8, 4, 256), (16, 3, 300), (16, 2, 7), (16, 1, 65_536)];
-        for (bits, m, k) in shapes {
-            for (n, r) in [(1100, 3), (1100, 40), (20, 50)] {
-                let tables: Vec<f32> =
-                    (0..3 * m * k).map(|_| numbers.below(if n > 1000 { 9 } else { 1000 }) as f32 / 3.0).collect();
+        for (bits, tile, m, k) in [
+            (4, 4, 33, 16),
+            (4, 4, 8, 9),
+            (8, 4, 33, 40),
+            (8, 2, 16, 7),
+            (8, 1, 5, 200),
+            (8, 4, 4, 256),
+            (16, 4, 3, 300),
+            (16, 2, 3, 300),
+            (16, 1, 2, 7),
+            (16, 4, 1, 65_536),
+        ] {
+            // The last has fewer codes than are asked for.
+            for (n, r) in [(1100, 3), (1100, 40), (50, 700)] {
+                let kinds = if n > 1000 { 9 } else { 1000 };
+                let tables: Vec<f32> = (0..3 * m * k).map(|_| numbers.below(kinds) as f32 / 3.0).collect();
                 let of_codes: Vec<u32> = (0..n * m).map(|_| numbers.below(k) as u32).collect();
                 for in_shared in [false, true] {
-                    if in_shared && 16 * m * k > 32 << 10 {
+                    if in_shared && 16 * m * k > 32 << 10 || !in_shared && tile < 4 {
                         continue;
                     }
                     // Later launches may have lower ids.
                     let starts = [u32::MAX - n as u32, 7];
-                    let alone = Alone { bits, m, k, n, r, starts, in_shared };
+                    let alone = Alone { bits, tile, m, k, n, r, starts, in_shared };
                     let mut got = alone.keys(&tables, &of_codes);
                     got.chunks_mut(r).for_each(<[u64]>::sort_unstable);
                     let expected = alone.expected(&tables, &of_codes);
-                    assert!(got == expected, "{bits} bits, {m} x {k}, {r} of {n}, {in_shared}");
+                    assert!(got == expected, "{bits} bits, tiles of {tile}, {m} x {k}, {r} of {n}, {in_shared}");
                 }
             }
         }

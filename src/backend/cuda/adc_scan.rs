@@ -1,5 +1,6 @@
 //! Launches of kernels/adc_scan.cu.
 
+use super::context::Context;
 use super::memory::{Buffer, In, Out};
 use super::queue::{Queue, refused};
 use super::shapes::{ADC_CODES, ADC_GROUP, ADC_QUERIES, ADC_THREADS};
@@ -7,7 +8,7 @@ use crate::backend::scan::Numbers;
 use crate::error::Result;
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as MOST_SHARED;
 use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC;
-use cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaFunction, DriverError, LaunchConfig, PushKernelArg};
 
 /// Codes that a block of threads adds up between two looks at its lists.
 const ROUND: u32 = ADC_THREADS * ADC_CODES;
@@ -28,15 +29,20 @@ pub(crate) struct Shape {
     pub numbers: Numbers,
     /// A multiple of `ADC_QUERIES`.
     pub queries: u32,
+    /// Queries of a tile, whose tables lie together: `ADC_QUERIES`, or one of its divisors.
+    pub tile: u32,
+    /// Whether those are copied to shared memory.
+    pub in_shared: bool,
     /// Blocks of threads that share the codes of a launch.
     pub splits: u32,
     pub r: u32,
 }
 
 impl Shape {
-    /// The sizes for `q` queries, one or more, and the `r` nearest of `n` codes, where `free` bytes are free and `places`
-    /// blocks of threads keep the device busy; none where that is too little memory for the least number of queries.
-    pub fn of(free: usize, places: u32, numbers: Numbers, n: usize, q: usize, r: usize) -> Option<Shape> {
+    /// The sizes for `q` queries, one or more, and the `r` nearest of `n` codes; none where there is too little memory for
+    /// the least number of queries.
+    pub fn of(room: Room, numbers: Numbers, n: usize, q: usize, r: usize) -> Option<Shape> {
+        let Room { free, shared, places } = room;
         let bytes = BYTES.min(free / PART);
         let list = r.checked_mul(2)?.checked_add(ROUND as usize)?.checked_mul(size_of::<u64>())?.checked_add(12)?;
         let each = numbers.entries().checked_mul(size_of::<f32>())?.checked_add(8 * r)?;
@@ -45,14 +51,15 @@ impl Shape {
         let passes = q.div_ceil(Some(most).filter(|&most| most > 0)?);
         let queries = u32::try_from(q.div_ceil(passes)).ok()?.next_multiple_of(ADC_QUERIES);
         let rounds = u32::try_from(n.div_ceil(ROUND as usize)).ok()?;
-        let room = u32::try_from(bytes / (queries as usize * list)).ok()?;
-        let splits = (places / (queries / ADC_QUERIES)).min(rounds.div_ceil(ROUNDS)).min(room).max(1);
-        Some(Shape { numbers, queries, splits, r: u32::try_from(r).ok()? })
+        let lists = u32::try_from(bytes / (queries as usize * list)).ok()?;
+        let (tile, in_shared) = tile(numbers, shared);
+        let splits = (places / (queries / tile)).min(rounds.div_ceil(ROUNDS)).min(lists).max(1);
+        Some(Shape { numbers, queries, tile, in_shared, splits, r: u32::try_from(r).ok()? })
     }
 
-    /// Blocks of threads that keep the device busy.
-    pub fn places(queue: &super::context::Context) -> u32 {
-        queue.waves(BLOCKS)
+    fn shared_bytes(&self) -> u32 {
+        // It fits: there is shared memory for as much.
+        if self.in_shared { self.tile * self.numbers.entries() as u32 * size_of::<f32>() as u32 } else { 0 }
     }
 
     /// Words of the tables.
@@ -83,6 +90,40 @@ impl Shape {
     pub fn bytes(&self) -> usize {
         self.lists() * (self.capacity() as usize * 8 + 12) + self.tables() * 4 + self.keys() * 8
     }
+}
+
+/// What a device has for a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes of memory that are free.
+    pub free: usize,
+    /// Bytes of shared memory that a block of threads may have for tables.
+    pub shared: usize,
+    /// Blocks of threads that keep it busy.
+    pub places: u32,
+}
+
+impl Room {
+    /// What there is on a device for numbers of so many bits. From then on its kernels may use all of that shared memory.
+    pub fn new(op: &'static str, context: &Context, bits: u32) -> Result<Room> {
+        let (free, _) = context.memory(op)?;
+        let tiles = if bits == 4 { &[ADC_QUERIES][..] } else { &[ADC_QUERIES, 2, 1] };
+        let mut shared = usize::MAX;
+        for &tile in tiles {
+            let function = context.function("adc_scan", entry(bits, tile))?;
+            let allowed = allow(context, &function);
+            shared = shared.min(allowed.map_err(|error| refused(op, "shared memory for tables", error))?);
+        }
+        Ok(Room { free, shared, places: context.waves(BLOCKS) })
+    }
+}
+
+/// Lets a kernel have as much dynamic shared memory as the device has beside what it always takes.
+fn allow(context: &Context, function: &CudaFunction) -> std::result::Result<usize, DriverError> {
+    context.cuda().bind_to_thread()?;
+    let bytes = (context.cuda().attribute(MOST_SHARED)? - function.shared_size_bytes()?).max(0);
+    function.set_attribute(DYNAMIC, bytes)?;
+    Ok(bytes as usize)
 }
 
 /// What launches have found so far.
@@ -131,19 +172,21 @@ pub(super) fn scan(
     if n == 0 || q == 0 {
         return Ok(());
     }
-    let Shape { numbers, queries, splits, r } = *shape;
+    let Shape { numbers, queries, tile, in_shared, splits, r } = *shape;
     let capacity = shape.capacity();
     assert!(q <= queries && tables.len() >= shape.tables() && words.len() >= shape.words(n as usize), "check 2");
     assert!(found.hold(shape) && u32::MAX - first >= n, "checks 2 and 3");
     let (m, k) = (numbers.m, numbers.k);
-    let entry = entry(numbers.bits);
+    let entry = entry(numbers.bits, tile);
     let function = queue.context.function("adc_scan", entry)?;
-    let bytes = shared_bytes(numbers.entries(), room(queue, &function)?);
-    let in_shared = u32::from(bytes > 0);
-    let config = config(splits, q, bytes);
+    let config = config(splits, q, tile, shape.shared_bytes());
+    let in_shared = u32::from(in_shared);
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(words).arg(tables).arg(&mut found.lists).arg(&mut found.counts).arg(&mut found.limits);
-    launch.arg(&first).arg(&n).arg(&m).arg(&k).arg(&q).arg(&queries).arg(&r).arg(&capacity).arg(&in_shared);
+    launch.arg(&first).arg(&n).arg(&m).arg(&k).arg(&q).arg(&queries).arg(&r).arg(&capacity);
+    if tile == ADC_QUERIES {
+        launch.arg(&in_shared);
+    }
     // SAFETY: checks 1 to 3; entries are named by numbers below k.
     unsafe { queue.launch(entry, &mut launch, config) }
 }
@@ -164,37 +207,33 @@ pub(super) fn merge(queue: &Queue, shape: &Shape, found: &Found, q: u32, keys: &
     unsafe { queue.launch("adc_scan_merge", &mut launch, config) }
 }
 
-/// The kernel for numbers of so many bits.
-fn entry(bits: u32) -> &'static str {
-    match bits {
-        4 => "adc_scan_u4",
-        8 => "adc_scan_u8",
+/// The kernel for numbers of so many bits and so many queries of a tile.
+fn entry(bits: u32, tile: u32) -> &'static str {
+    match (bits, tile) {
+        (4, _) => "adc_scan_u4",
+        (8, 1) => "adc_scan_one_u8",
+        (8, 2) => "adc_scan_two_u8",
+        (8, _) => "adc_scan_u8",
+        (_, 1) => "adc_scan_one_u16",
+        (_, 2) => "adc_scan_two_u16",
         _ => "adc_scan_u16",
     }
 }
 
-/// Bytes of dynamic shared memory that a block of this kernel may have; allowed from now on, by whichever call is first.
-fn room(queue: &Queue, function: &CudaFunction) -> Result<usize> {
-    let room = || {
-        let context = queue.stream.context();
-        context.bind_to_thread()?;
-        let room = (context.attribute(MOST_SHARED)? - function.shared_size_bytes()?).max(0);
-        function.set_attribute(DYNAMIC, room)?;
-        Ok(room as usize)
-    };
-    room().map_err(|error| refused(queue.op, "shared memory for tables", error))
+/// How many queries a tile has, and whether their tables fit `shared` bytes of shared memory. Those of as many as can be
+/// share a load; tables of which none fits are read where they are.
+fn tile(numbers: Numbers, shared: usize) -> (u32, bool) {
+    let fits = |tile: u32| numbers.entries().saturating_mul(tile as usize * size_of::<f32>()) <= shared;
+    let tiles: &[u32] = if numbers.bits == 4 { &[ADC_QUERIES] } else { &[ADC_QUERIES, 2, 1] };
+    match tiles.iter().find(|&&tile| fits(tile)) {
+        Some(&tile) => (tile, true),
+        None => (ADC_QUERIES, false),
+    }
 }
 
-/// Bytes of shared memory for the tables of a block; none where they do not fit and are read where they are.
-fn shared_bytes(entries: usize, room: usize) -> u32 {
-    let bytes = entries.saturating_mul(ADC_QUERIES as usize * size_of::<f32>());
-    // At most `room`, which is an i32.
-    if bytes <= room { bytes as u32 } else { 0 }
-}
-
-/// All queries of a tile and all tiles.
-fn config(splits: u32, q: u32, shared_mem_bytes: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (splits, q.div_ceil(ADC_QUERIES), 1), block_dim: (ADC_THREADS, 1, 1), shared_mem_bytes }
+/// All splits and all tiles.
+fn config(splits: u32, q: u32, tile: u32, shared_mem_bytes: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (splits, q.div_ceil(tile), 1), block_dim: (ADC_THREADS, 1, 1), shared_mem_bytes }
 }
 
 #[cfg(test)]
@@ -203,14 +242,19 @@ mod tests {
 
     const NUMBERS: Numbers = Numbers { m: 8, k: 256, bits: 8 };
 
+    fn of(free: usize, n: usize, q: usize, r: usize) -> Option<Shape> {
+        Shape::of(Room { free, shared: 90_000, places: 528 }, NUMBERS, n, q, r)
+    }
+
     #[test]
     fn few_queries_share_many_blocks_of_threads_and_many_have_one_for_each_tile() {
-        let of = |n, q| Shape::of(80 << 30, 528, NUMBERS, n, q, 100).unwrap();
-        assert_eq!((of(1_000_000, 1).queries, of(1_000_000, 1).splits), (4, 123));
-        assert_eq!((of(100_000_000, 1).splits, of(1000, 1).splits), (528, 1));
-        assert_eq!((of(1_000_000, 1000).queries, of(1_000_000, 1000).splits), (1000, 2));
+        let of = |n, q| of(80 << 30, n, q, 100).map(|shape| (shape.queries, shape.splits)).unwrap();
+        assert_eq!(of(1_000_000, 1), (4, 123));
+        assert_eq!(of(100_000_000, 1), (4, 528));
+        assert_eq!(of(1000, 1), (4, 1));
+        assert_eq!(of(1_000_000, 1000), (1000, 2));
         // In passes of one size.
-        assert_eq!((of(1_000_000, 10_000).queries, of(1_000_000, 10_000).splits), (1000, 2));
+        assert_eq!(of(1_000_000, 10_000), (1000, 2));
     }
 
     #[test]
@@ -218,7 +262,7 @@ mod tests {
         for free in [1 << 20, 4 << 20, 1 << 30, 80 << 30] {
             for r in [1, 100, 1000, 100_000] {
                 for q in [1, 5, 3000] {
-                    let Some(shape) = Shape::of(free, 528, NUMBERS, 1 << 30, q, r) else {
+                    let Some(shape) = of(free, 1 << 30, q, r) else {
                         assert!(4 * (8 * 256 * 4 + 24 * r + 8204) > BYTES.min(free / PART), "{free} {r}");
                         continue;
                     };
@@ -228,15 +272,17 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Shape::of(80 << 30, 528, NUMBERS, 1 << 30, 1, usize::MAX), None);
+        assert_eq!(of(80 << 30, 1 << 30, 1, usize::MAX), None);
     }
 
     #[test]
-    fn tables_that_do_not_fit_shared_memory_stay_where_they_are() {
-        assert_eq!(shared_bytes(2048, 40_000), 32_768);
-        assert_eq!(shared_bytes(2500, 40_000), 40_000);
-        assert_eq!(shared_bytes(2501, 40_000), 0);
-        assert_eq!(shared_bytes(usize::MAX, 40_000), 0);
-        assert_eq!(config(7, 9, 16).grid_dim, (7, 3, 1));
+    fn tables_of_as_many_queries_as_fit_are_in_shared_memory() {
+        let of = |m, bits| tile(Numbers { m, k: 100, bits }, 40_000);
+        assert_eq!((of(25, 8), of(26, 8), of(50, 8), of(51, 16)), ((4, true), (2, true), (2, true), (1, true)));
+        assert_eq!((of(100, 16), of(101, 16), of(u32::MAX, 8)), ((1, true), (4, false), (4, false)));
+        assert_eq!((of(25, 4), of(26, 4)), ((4, true), (4, false)));
+        let shape = Shape { tile: 2, in_shared: true, ..super::tests::of(1 << 30, 9, 9, 1).unwrap() };
+        assert_eq!((shape.shared_bytes(), Shape { in_shared: false, ..shape }.shared_bytes()), (16_384, 0));
+        assert_eq!((config(7, 9, 4, 16).grid_dim, config(7, 9, 2, 16).grid_dim), ((7, 3, 1), (7, 5, 1)));
     }
 }

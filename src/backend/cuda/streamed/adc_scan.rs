@@ -1,11 +1,11 @@
 //! The nearest codes, which are in host memory, by tables of distances.
 
-use crate::backend::cuda::adc_scan::{Found, Shape, merge, scan};
+use crate::backend::cuda::adc_scan::{Found, Room, Shape, merge, scan};
 use crate::backend::cuda::codebook::DeviceCodebook;
 use crate::backend::cuda::lane::{Kept, Lane, Lanes, RowSize};
 use crate::backend::cuda::memory::Buffer;
 use crate::backend::cuda::queue::{Pinned, Queue};
-use crate::backend::cuda::shapes::{ADC_GROUP, ADC_QUERIES};
+use crate::backend::cuda::shapes::ADC_GROUP;
 use crate::backend::scan::{GROUP, Numbers};
 use crate::error::Result;
 use crate::matrix::Dtype;
@@ -24,8 +24,8 @@ impl DeviceCodebook {
         queries: usize,
         r: usize,
     ) -> Result<(Option<Shape>, usize)> {
-        let (free, _) = self.context.memory(op)?;
-        Ok((Shape::of(free, Shape::places(&self.context), numbers, n, queries.max(1), r), free))
+        let room = Room::new(op, &self.context, numbers.bits)?;
+        Ok((Shape::of(room, numbers, n, queries.max(1), r), room.free))
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn nearest(
     if q == 0 || n == 0 {
         return Ok(vec![Vec::new(); q]);
     }
-    let tiles = by_tiles(tables, shape.numbers.entries());
+    let tiles = by_tiles(tables, shape.numbers.entries(), shape.tile as usize);
     let kept = &codebook.idle.adc_scan;
     // The last group of a block is whole, whatever the block has of it.
     let row = RowSize {
@@ -89,17 +89,16 @@ pub(crate) fn nearest(
     Ok(nearest)
 }
 
-/// Tables `[ceil(q / ADC_QUERIES), entries, ADC_QUERIES]`.
-fn by_tiles(tables: &[f32], entries: usize) -> Vec<f32> {
-    const QUERIES: usize = ADC_QUERIES as usize;
+/// Tables of `entries` entries as those of tiles of so many queries, `[ceil(q / queries), entries, queries]`.
+fn by_tiles(tables: &[f32], entries: usize, queries: usize) -> Vec<f32> {
     // What belongs to no query is never near.
-    let mut tiles = vec![f32::INFINITY; (tables.len() / entries).next_multiple_of(QUERIES) * entries];
+    let mut tiles = vec![f32::INFINITY; (tables.len() / entries).next_multiple_of(queries) * entries];
     let tile = |(tile, tables): (&mut [f32], &[f32])| {
         for (c, table) in tables.chunks_exact(entries).enumerate() {
-            tile.iter_mut().skip(c).step_by(QUERIES).zip(table).for_each(|(to, &entry)| *to = entry);
+            tile.iter_mut().skip(c).step_by(queries).zip(table).for_each(|(to, &entry)| *to = entry);
         }
     };
-    tiles.par_chunks_exact_mut(QUERIES * entries).zip(tables.par_chunks(QUERIES * entries)).for_each(tile);
+    tiles.par_chunks_exact_mut(queries * entries).zip(tables.par_chunks(queries * entries)).for_each(tile);
     tiles
 }
 
@@ -147,6 +146,8 @@ mod tests {
         let tables: Vec<f32> = (0..10).map(|i| i as f32).collect();
         let inf = f32::INFINITY;
         let expected = [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0, 8.0, inf, inf, inf, 9.0, inf, inf, inf];
-        assert_eq!(by_tiles(&tables, 2), expected);
+        assert_eq!(by_tiles(&tables, 2, 4), expected);
+        assert_eq!(by_tiles(&tables, 2, 2), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0, 8.0, inf, 9.0, inf]);
+        assert_eq!(by_tiles(&tables, 2, 1), tables);
     }
 }
