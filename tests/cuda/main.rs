@@ -22,6 +22,7 @@ mod kernels;
 mod kmeans;
 mod lists;
 mod metrics;
+mod parts;
 mod resident;
 mod scan;
 mod streams;

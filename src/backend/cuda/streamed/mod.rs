@@ -2,6 +2,7 @@
 
 pub(crate) mod adc_scan;
 pub(crate) mod assign;
+pub(crate) mod assign_parts;
 pub(crate) mod decode;
 pub(crate) mod pairwise_sq_l2;
 mod results;
