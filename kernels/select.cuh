@@ -1,5 +1,5 @@
-// The nth largest of many floats by radix selection, one block of threads per selection: counts in shared memory, digit
-// by digit from the top. Counts are integers, so that the order of threads decides nothing.
+// The nth largest of many floats or keys by radix selection, one block of threads per selection: counts in shared memory,
+// digit by digit from the top. Counts are integers, so that the order of threads decides nothing.
 #pragma once
 #include "common.cuh"
 #include "shapes.h"
@@ -34,8 +34,21 @@ struct Selection {
     u32 rest;
 };
 
-// The key of the nth largest score, nth >= 1, digit by digit from the top. All threads of the block call it.
-static __device__ u32 block_nth_largest(Selection& s, const float* scores, u32 k, u32 nth) {
+// Keys to select among: `each` gives `take` those of this thread.
+struct ScoreKeys {
+    const float* scores;
+    u32 k;
+
+    template <class Take>
+    __device__ __forceinline__ void each(Take take) const {
+        for (u64 j = threadIdx.x; j < k; j += SELECT_THREADS) take(key_of(scores[j]));
+    }
+};
+
+// The nth largest key, nth >= 1, digit by digit from the top. All threads of the block call it. Afterwards `rest` of those
+// that are equal to it, and there are so many as the last digit has in the histogram, are among the n largest.
+template <class Keys>
+static __device__ u32 block_nth_largest(Selection& s, const Keys& keys, u32 nth) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     u32 prefix = 0, fixed = 0;
     for (int pass = 0; pass < 3; pass++) {
@@ -43,10 +56,9 @@ static __device__ u32 block_nth_largest(Selection& s, const float* scores, u32 k
         const u32 shift = pass == 0 ? 21u : pass == 1 ? 10u : 0u;
         for (u32 bin = threadIdx.x; bin < SELECT_BINS; bin += SELECT_THREADS) s.histogram[bin] = 0;
         __syncthreads();  // The bins are empty.
-        for (u64 j = threadIdx.x; j < k; j += SELECT_THREADS) {
-            const u32 key = key_of(scores[j]);
+        keys.each([&](u32 key) {
             if (((key ^ prefix) & fixed) == 0) atomicAdd(&s.histogram[(key >> shift) & (SELECT_BINS - 1)], 1u);
-        }
+        });
         __syncthreads();  // All are counted.
 
         // Find the bin of the nth: thread 0 has the uppermost bins, and what lies above is summed up across threads.

@@ -39,3 +39,7 @@
 #define ACCUMULATE_THREADS 128 // threads of a block of accumulate.cu
 #define ACCUMULATE_LONG 32 // rows of a label in one block from which on accumulate.cu adds them up beforehand
 #define MEANS_THREADS 128 // threads of a block of means.cu
+#define ADC_THREADS 256 // threads of a block of adc_scan.cu
+#define ADC_QUERIES 4 // queries, whose tables lie entry by entry, of a block of adc_scan.cu
+#define ADC_CODES 4 // codes that a thread of adc_scan.cu adds up at a time
+#define ADC_GROUP 128 // codes whose words lie together, a warp's worth

@@ -135,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(TOP_K_THREADS, 3)
     // Find what a candidate has to reach.
     u32 threshold = 0;
     if (kind == KIND_PACKED && r < k) {
-        threshold = block_nth_largest(selection, scores, k, r);
+        threshold = block_nth_largest(selection, ScoreKeys{scores, k}, r);
         if (!fast) {
             // The largest upper bound of r codewords, or more where scores are equal.
             const float* fact = facts + row * FACTS;

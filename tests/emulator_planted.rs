@@ -11,7 +11,9 @@ use codeword::backend::cuda::ptx::KERNELS;
 use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use codeword::cuda::{MatrixView, Workspace};
-use codeword::{AssignOptions, Codebook, Device, Error, Matrix, Precision, assign, f16, metrics, top_k};
+use codeword::{
+    AssignOptions, Codebook, Device, Error, Matrix, Precision, ProductQuantizer, assign, f16, metrics, top_k,
+};
 use common::{Numbers, assert_same_bits, assert_same_labels, matrix};
 use simulated::Machine;
 use std::fs;
@@ -373,6 +375,57 @@ fn a_part_of_another_segment() {
     let slot = "const u64 slot = (place + i + ACCUMULATE_LONG - 1) / ACCUMULATE_LONG;";
     let machine = planted(NAME, "accumulate.cu", slot, "const u64 slot = (place + i) / ACCUMULATE_LONG;");
     is_found(&machine, NAME, &["kernel accumulate_f32", "reads 8 bytes", "which nothing has written"], add_exactly);
+}
+
+/// Codes that two numbers of few kinds make up, so that many are equally far, among which the device finds the nearest.
+fn search_exactly() {
+    let (n, k, r) = (5000, 5, 40);
+    let codewords = matrix((0..2 * k).map(|j| (j % k) as f32).collect(), 2 * k, 1);
+    let quantizer = ProductQuantizer::new(codewords.view(), 2, &cuda()).unwrap();
+    let numbers: Vec<u32> = (0..2 * n).map(|i| (i * i % 97 % k) as u32).collect();
+    let query = matrix(vec![1.0, 2.25], 1, 2);
+    let Ok(got) = quantizer.search(&quantizer.pack(&numbers).unwrap(), query.view(), r) else { return };
+    let entry = |s: usize, number: u32| (number as f32 - query.as_slice()[s]).powi(2);
+    let distance = |code: &[u32]| entry(0, code[0]) + entry(1, code[1]);
+    let mut all: Vec<(f32, u32)> = numbers.chunks(2).map(distance).zip(0..).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let expected: Vec<u32> = all[..r].iter().map(|it| it.1).collect();
+    assert!(got.ids == expected, "planted: the ids differ");
+}
+
+#[test]
+fn a_tie_at_the_limit_that_the_higher_ids_win() {
+    const NAME: &str = "a_tie_at_the_limit_that_the_higher_ids_win";
+    let machine = planted(NAME, "adc_scan.cu", "take(~(u32)key);", "take((u32)key);");
+    gives_wrong_bits(&machine, NAME, &["planted"], search_exactly);
+}
+
+#[test]
+fn a_list_that_is_cut_while_it_is_read() {
+    const NAME: &str = "a_list_that_is_cut_while_it_is_read";
+    let barrier = "__syncthreads();  // These keys are read, and";
+    let machine = planted(NAME, "adc_scan.cu", barrier, "// These keys are read, and");
+    is_found(&machine, NAME, &["kernel adc_scan_u4"], search_exactly);
+}
+
+#[test]
+fn a_list_that_overflows() {
+    const NAME: &str = "a_list_that_overflows";
+    let room = "__syncthreads_or(highest + ADC_ROUND >= a.capacity)";
+    let machine = planted(NAME, "adc_scan.cu", room, "__syncthreads_or(false)");
+    is_found(&machine, NAME, &["kernel adc_scan_u4", "writes 8 bytes at", "out of bounds"], search_exactly);
+}
+
+#[test]
+fn what_is_no_code_among_the_nearest() {
+    const NAME: &str = "what_is_no_code_among_the_nearest";
+    let machine = planted(NAME, "adc_scan.cu", "if (code + i >= a.n ||", "if (code + i > a.n ||");
+    gives_wrong_bits(&machine, NAME, &["planted"], || {
+        // All numbers of what is no code are 0, and the query lies there.
+        let quantizer = ProductQuantizer::new(matrix(vec![0.0f32, 5.0], 2, 1).view(), 1, &cuda()).unwrap();
+        let got = quantizer.search(&[1; 5], matrix(vec![0.0f32], 1, 1).view(), 3).unwrap();
+        assert!(got.ids == [0, 1, 2], "planted: {:?}", got.ids);
+    });
 }
 
 #[test]

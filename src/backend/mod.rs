@@ -9,6 +9,7 @@ pub mod cuda;
 pub mod preparation;
 #[doc(hidden)]
 pub mod reference;
+pub(crate) mod scan;
 mod sums;
 pub(crate) mod training;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
+use std::ops::Range;
 pub use sums::Sums;
 pub(crate) use sums::quotients;
 
@@ -90,6 +92,29 @@ fn assign_any(
             on_view!(x, x => cuda::streamed::assign::assign(x, resident, options, labels, sq_distances))
         }
     }
+}
+
+/// The labels of the parts of the rows of `x`, whose columns are those of the codebooks side by side, all of as many
+/// dimensions: `[codebooks, rows]` of some rows after the other for `take`. None where the processor does it, which is
+/// as fast part by part.
+pub(crate) fn assign_parts(
+    x: AnyView<'_>,
+    codebooks: &[Codebook],
+    take: &mut dyn FnMut(Range<usize>, &[u32]),
+) -> Result<Option<OrRow<()>>> {
+    #[cfg(feature = "cuda")]
+    {
+        let residents = codebooks.iter().map(|codebook| match codebook.placed() {
+            Placed::Cpu(_) => None,
+            Placed::Cuda(resident) => Some(&**resident),
+        });
+        let residents: Option<Vec<_>> = residents.collect();
+        if let Some(residents) = residents {
+            return on_view!(x, x => cuda::streamed::assign_parts::assign_parts(x, &residents, take)).map(Some);
+        }
+    }
+    let _ = (x, codebooks, take);
+    Ok(None)
 }
 
 /// The `r` nearest codewords of every row of `x`, nearest first, equal distances by index.

@@ -28,7 +28,7 @@ impl ProductQuantizer {
         self.tables("ProductQuantizer::lut", queries)
     }
 
-    fn tables<T: Element>(&self, op: &'static str, queries: MatrixView<'_, T>) -> Result<Vec<f32>> {
+    pub(super) fn tables<T: Element>(&self, op: &'static str, queries: MatrixView<'_, T>) -> Result<Vec<f32>> {
         self.check_columns(op, queries.cols())?;
         let (n, m, k, width) = (queries.rows(), self.m(), self.k(), self.d() / self.m());
         let (mut tables, mut part) = (vec![0.0; checked_len(op, n, checked_len(op, m, k)?)?], vec![0.0; n * k]);
@@ -48,8 +48,14 @@ impl ProductQuantizer {
     /// from the first on, every addition rounded to f32. So ids and distances are the same with every instruction set,
     /// thread count and device. All codes are looked at.
     ///
-    /// Tables are made by the device of the codebooks; the codes are in host memory and the processor goes through them,
-    /// whatever that device is. Where codewords are numbered in 8 bits at most, bytes that bound the entries of a table from
+    /// Tables are made by the device of the codebooks, which goes through the codes as well; those are in host memory.
+    ///
+    /// A CUDA device gets them in blocks, once for up to 1024 queries: as many as have tables and lists, 4 m k + 24 r +
+    /// 8204 bytes each, in 64 MiB or an eighth of the memory that is free or may be used, whichever is less; where that
+    /// does not hold those of four, the processor goes through the codes, which the log tells. Device memory of up to
+    /// twice that for each of two streams, and the host has the tables of these queries twice.
+    ///
+    /// On the processor, where codewords are numbered in 8 bits at most, bytes that bound the entries of a table from
     /// below are added up first, for 64 queries at once, and only codes that may be among the nearest get the sum that counts:
     /// a search for one query takes some two thirds of the time of one for 64. Takes 4 m k bytes for each of 128 queries beside
     /// the result. A thread takes 16 KiB for each byte of a code, half a MiB, and 12 r bytes for each of 64 queries; there are
@@ -89,6 +95,9 @@ impl ProductQuantizer {
         let packed = self.packed();
         check(op, packed.count(op, codes)?, r)?;
         packed.check(op, codes)?;
+        if let Some(found) = self.search_on_device(op, codes, queries, r)? {
+            return Ok(found);
+        }
         let scan = Scan::new(packed, Isa::selected()?);
         let mut neighbors = Neighbors { r, ..Neighbors::default() };
         let batch = (KEPT / r).clamp(1, QUERIES);

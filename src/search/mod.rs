@@ -4,6 +4,7 @@ mod adc;
 mod bytes;
 mod decoded;
 mod hits;
+mod on_device;
 mod scan;
 mod tables;
 

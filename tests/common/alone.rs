@@ -7,11 +7,17 @@ use std::sync::Arc;
 
 /// A new stream and the kernel `entry` of kernels/STEM.cu.
 pub fn open(stem: &str, entry: &str) -> (Arc<CudaStream>, CudaFunction) {
-    let context = CudaContext::new(0).expect("the device opens");
+    let stream = CudaContext::new(0).expect("the device opens").new_stream().expect("a stream");
+    let kernel = open_in(&stream, stem, entry);
+    (stream, kernel)
+}
+
+/// Another kernel for work on a stream.
+pub fn open_in(stream: &CudaStream, stem: &str, entry: &str) -> CudaFunction {
     let kernel = KERNELS.iter().find(|kernel| kernel.stem == stem).expect("there is such a kernel");
     let text = kernel.shipped.or(kernel.built).expect("scripts/ptx.sh has run").text;
-    let module = context.load_module(Ptx::from_src(text)).expect("the module loads");
-    (context.new_stream().expect("a stream"), module.load_function(entry).expect("it is there"))
+    let module = stream.context().load_module(Ptx::from_src(text)).expect("the module loads");
+    module.load_function(entry).expect("it is there")
 }
 
 /// That many blocks of that many threads.

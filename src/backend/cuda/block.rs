@@ -68,6 +68,20 @@ impl Block {
         labels: &mut Out<'_, u32>,
         sq_distances: &mut Out<'_, f32>,
     ) -> Result<()> {
+        self.label(queue, codebook, filter, x, packing, labels)?;
+        distance(queue, codebook, self, x, filter.widens(), labels, sq_distances)
+    }
+
+    /// Labels of the rows of `x` that are finite, scored by `filter`; those of others are unspecified.
+    pub fn label(
+        &mut self,
+        queue: &Queue,
+        codebook: &DeviceCodebook,
+        filter: &mut Filter,
+        x: &Rows<'_>,
+        packing: Packing,
+        labels: &mut Out<'_, u32>,
+    ) -> Result<()> {
         filter.pack(queue, codebook, x, self, packing)?;
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
@@ -77,7 +91,7 @@ impl Block {
             // Nothing to choose from: the first codeword is the only one.
             queue.zero(&mut labels.first(x.n))?;
         }
-        distance(queue, codebook, self, x, filter.widens(), labels, sq_distances)
+        Ok(())
     }
 
     /// The `r` nearest codewords of the rows of `x`, `[n, r]`.

@@ -236,7 +236,9 @@ fn too_large(op: &'static str, k: usize, d: usize) -> Error {
 /// Lanes of each operation, kept from call to call: page-locked memory takes longer to get than a block to compute.
 #[derive(Default)]
 pub(super) struct Idle {
+    pub adc_scan: Kept<streamed::adc_scan::Buffers>,
     pub assign: Kept<streamed::assign::Buffers>,
+    pub assign_parts: Kept<streamed::assign_parts::Buffers>,
     pub decode: Kept<streamed::decode::Buffers>,
     pub pairwise_sq_l2: Kept<streamed::pairwise_sq_l2::Buffers>,
     pub top_k: Kept<streamed::top_k::Buffers>,
@@ -245,7 +247,9 @@ pub(super) struct Idle {
 impl Idle {
     /// Gives back the memory of all.
     pub fn clear(&self) {
+        self.adc_scan.clear();
         self.assign.clear();
+        self.assign_parts.clear();
         self.decode.clear();
         self.pairwise_sq_l2.clear();
         self.top_k.clear();

@@ -121,8 +121,13 @@ impl<B> Lanes<B> {
         {
             return Ok(lanes);
         }
-        // What other operations keep is free memory for this one.
-        codebook.idle.clear();
+        // What other operations keep is free memory for this one, if it is short of it. If not, operations that take turns
+        // would have each other's lanes made anew in every call.
+        let (free, _) = codebook.context.memory(op)?;
+        let of = |free| Plan::of(free, n, row.bytes, row.per_lane);
+        if of(free) != of(usize::MAX) {
+            codebook.idle.clear();
+        }
         let plan = Plan::new(op, codebook, n, row)?;
         let lane = |_| {
             let queue = Queue::new(op, &codebook.context)?;

@@ -16,6 +16,8 @@
 #[cfg(feature = "cuda")]
 mod accumulate;
 #[cfg(feature = "cuda")]
+pub(crate) mod adc_scan;
+#[cfg(feature = "cuda")]
 mod assign;
 #[cfg(feature = "cuda")]
 mod assign_tensor;

@@ -1,0 +1,158 @@
+//! Nearest codewords of the parts of rows in host memory, each part with a codebook of its own: rows go to the device once
+//! for all parts.
+
+use crate::backend::AssignOptions;
+use crate::backend::cuda::block::{BadValue, Block, Status};
+use crate::backend::cuda::codebook::DeviceCodebook;
+use crate::backend::cuda::filter::{Filter, FilterPlan};
+use crate::backend::cuda::lane::{Kept, Lane, Lanes, RowSize, stage};
+use crate::backend::cuda::memory::Buffer;
+use crate::backend::cuda::queue::{Pinned, Queue};
+use crate::backend::cuda::rows::{Packing, Rows};
+use crate::error::Result;
+use crate::matrix::{Dtype, Element, MatrixView};
+use std::ops::{ControlFlow, Range};
+
+const OP: &str = "assign";
+
+/// Gives `take` the labels of some rows after the other, `[codebooks.len(), rows]`. Columns are those of the codebooks side
+/// by side, all of as many dimensions.
+///
+/// The inner error is the first row that holds a NaN or an infinity.
+pub(crate) fn assign_parts<T: Element>(
+    x: MatrixView<'_, T>,
+    codebooks: &[&DeviceCodebook],
+    take: &mut dyn FnMut(Range<usize>, &[u32]),
+) -> Result<std::result::Result<(), usize>> {
+    let n = x.rows();
+    let (Some(&first), true) = (codebooks.first(), n > 0) else { return Ok(Ok(())) };
+    let plans: Vec<FilterPlan> =
+        codebooks.iter().map(|codebook| FilterPlan::new(OP, codebook, n)).collect::<Result<_>>()?;
+    let distinct = Plans::new(&plans);
+    let (per_row, per_lane) = (|plan: &FilterPlan| plan.bytes_per_row(), |plan: &FilterPlan| plan.bytes());
+    let row = RowSize {
+        dtype: T::DTYPE,
+        bytes: x.cols() * T::DTYPE.size()
+            + Block::bytes_per_row(first, T::DTYPE)
+            + 4 * codebooks.len()
+            + distinct.plans.iter().map(per_row).sum::<usize>(),
+        per_lane: distinct.plans.iter().map(per_lane).sum(),
+    };
+    let kept = &first.idle.assign_parts;
+    let buffers =
+        |queue: &Queue, rows| Buffers::new(queue, first, T::DTYPE, rows, x.cols(), codebooks.len(), &distinct);
+    let mut lanes = Lanes::new(OP, first, kept, n, row, buffers)?;
+    if lanes.iter_mut().any(|lane| lane.buffers.of_parts != distinct.of_parts || lane.buffers.cols != x.cols()) {
+        // Made for other codebooks beside the first.
+        drop(lanes);
+        lanes = Lanes::new(OP, first, &Kept::default(), n, row, buffers)?;
+    }
+    for Lane { queue, buffers, .. } in lanes.iter_mut() {
+        Status::clear(queue, &mut buffers.block.status.write())?;
+    }
+    let submit = |lane: &mut Lane<Buffers>, range: Range<usize>| {
+        let Lane { queue, buffers, .. } = lane;
+        buffers.submit(queue, x.block(range.clone()), range.start as u64, codebooks)
+    };
+    let collect = |lane: &mut Lane<Buffers>, range: Range<usize>| {
+        let Buffers { labels_on_host, status, .. } = &lane.buffers;
+        if let Some(BadValue { row, .. }) = Status::of_words(status.as_slice()?).bad_value {
+            return Ok(ControlFlow::Break(row as usize));
+        }
+        let len = codebooks.len() * range.len();
+        take(range, &labels_on_host.as_slice()?[..len]);
+        Ok(ControlFlow::Continue(()))
+    };
+    if let ControlFlow::Break(row) = lanes.run(n, submit, collect)? {
+        return Ok(Err(row));
+    }
+    lanes.keep(OP, first, kept)?;
+    Ok(Ok(()))
+}
+
+/// What filters the parts need: most codebooks are as large and need the same one.
+struct Plans {
+    plans: Vec<FilterPlan>,
+    /// The plan of each part, and where it stands.
+    of_parts: Vec<(FilterPlan, usize)>,
+}
+
+impl Plans {
+    fn new(of_parts: &[FilterPlan]) -> Plans {
+        let mut plans: Vec<FilterPlan> = Vec::new();
+        let place = |&plan: &FilterPlan| {
+            let known = plans.iter().position(|other| *other == plan);
+            let place = known.unwrap_or_else(|| {
+                plans.push(plan);
+                plans.len() - 1
+            });
+            (plan, place)
+        };
+        let of_parts = of_parts.iter().map(place).collect();
+        Plans { plans, of_parts }
+    }
+}
+
+/// What a block needs.
+pub(in crate::backend::cuda) struct Buffers {
+    cols: usize,
+    of_parts: Vec<(FilterPlan, usize)>,
+    staging: Pinned<u8>,
+    input: Buffer<u8>,
+    /// Used for one part after the other.
+    block: Block,
+    filters: Vec<Filter>,
+    labels: Buffer<u32>,
+    labels_on_host: Pinned<u32>,
+    status: Pinned<u64>,
+}
+
+impl Buffers {
+    fn new(
+        queue: &Queue,
+        first: &DeviceCodebook,
+        dtype: Dtype,
+        capacity: u32,
+        cols: usize,
+        parts: usize,
+        plans: &Plans,
+    ) -> Result<Buffers> {
+        let rows = capacity as usize;
+        let bytes = rows * cols * dtype.size();
+        Ok(Buffers {
+            cols,
+            of_parts: plans.of_parts.clone(),
+            staging: queue.alloc_pinned(bytes)?,
+            input: queue.alloc(bytes)?,
+            block: Block::new(queue, first, dtype, capacity)?,
+            filters: plans.plans.iter().map(|&plan| Filter::new(queue, plan, capacity)).collect::<Result<_>>()?,
+            labels: queue.alloc(rows * parts)?,
+            labels_on_host: queue.alloc_pinned(rows * parts)?,
+            status: queue.alloc_pinned(Status::WORDS)?,
+        })
+    }
+
+    /// Queues the work on `x`, whose first row is row `first_row` of the call.
+    fn submit<T: Element>(
+        &mut self,
+        queue: &Queue,
+        x: MatrixView<'_, T>,
+        first_row: u64,
+        codebooks: &[&DeviceCodebook],
+    ) -> Result<()> {
+        let Buffers { of_parts, staging, input, block, filters, labels, labels_on_host, status, .. } = self;
+        let n = x.rows();
+        queue.copy_in(stage(x, staging.as_mut_slice()?), &mut input.write())?;
+        let packing = Packing::for_assign(first_row, AssignOptions::default());
+        let mut start = 0;
+        for (s, (codebook, &(_, filter))) in codebooks.iter().zip(of_parts.iter()).enumerate() {
+            let values = input.read().from(start * T::DTYPE.size());
+            let rows = Rows { values, dtype: T::DTYPE, n, stride: x.cols() };
+            let labels = &mut labels.write();
+            block.label(queue, codebook, &mut filters[filter], &rows, packing, &mut labels.from(s * n))?;
+            start += codebook.d as usize;
+        }
+        queue.copy_out(labels.read(), &mut labels_on_host.as_mut_slice()?[..codebooks.len() * n])?;
+        queue.copy_out(block.status.read(), status.as_mut_slice()?)
+    }
+}
