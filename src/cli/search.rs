@@ -26,9 +26,14 @@ const KEPT: u64 = 1 << 21;
 /// Codes that are read at a time.
 const CODES: usize = 1 << 16;
 /// Sums of a block of queries, some tenths of a second: Ctrl-C is heard at that pace.
-const MAX_SUMS: u64 = 1 << 32;
-/// Queries that a block has even so: fewer take as long.
-const MIN_QUERIES: u64 = 64;
+const MAX_SUMS: u64 = 1 << 30;
+/// The same of numbers that a byte holds.
+const MAX_BYTE_SUMS: u64 = 1 << 32;
+/// Queries that a block has even so: of bytes fewer take nearly as long.
+const MIN_QUERIES: u64 = 16;
+const MIN_BYTE_QUERIES: u64 = 64;
+/// Bytes of a code that have tables.
+const MOST_BYTES: u64 = 512;
 /// The same where all codes are decoded for each block.
 const MIN_DECODED: u64 = 1024;
 
@@ -63,8 +68,12 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
     };
     let held = held(&model, codes.n, queries.n, r);
     let limit = beside(held, cost, global)?;
-    let least = if model.quantizer == Quantizer::Rvq { MIN_DECODED } else { MIN_QUERIES };
-    let block_rows = (MAX_SUMS / sums.max(1)).max(least) as usize;
+    let (most, least) = match model.quantizer {
+        Quantizer::Rvq => (MAX_SUMS, MIN_DECODED),
+        _ if k <= 256 => (MAX_BYTE_SUMS, MIN_BYTE_QUERIES),
+        _ => (MAX_SUMS, MIN_QUERIES),
+    };
+    let block_rows = (most / sums.max(1)).max(least) as usize;
     let mut blocks = Blocks::within(n, cost, pace, limit)?.at_most(block_rows, n, cost);
     blocks.memory = blocks.memory.saturating_add(held);
     if global.dry_run {
@@ -198,12 +207,12 @@ fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
     }
     let (m, k) = (model.m as u64, model.k as u64);
     let tables = (4 * QUERIES).saturating_mul(m).saturating_mul(k);
-    // Of a thread, which may have begun with two batches of queries: a table for each byte of a code, numbers of a block of
-    // codes, those of them that are looked at, and the nearest.
-    let byte_tables = if k <= 256 { m.saturating_mul(1 << 14) } else { 0 };
+    // Of a thread: a table for each byte of a code, numbers of a block of codes, those of them that are looked at, and the
+    // nearest of two pieces, which wait for each other.
+    let byte_tables = if k <= 256 { m.min(MOST_BYTES) << 14 } else { 0 };
     let block = (1 << 17).max(m.saturating_mul(1024)) + (1 << 19);
-    let found = 12 * KEPT.min(QUERIES * r as u64);
-    let of_thread = byte_tables.saturating_add(block).saturating_mul(2).saturating_add(found);
+    let found = 24 * KEPT.min(QUERIES * r as u64).max(r as u64);
+    let of_thread = byte_tables.saturating_add(block).saturating_add(found);
     let of_threads = of_thread.saturating_mul(rayon::current_num_threads() as u64);
     beside.saturating_add(tables).saturating_add(of_threads)
 }

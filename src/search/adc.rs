@@ -57,9 +57,10 @@ impl ProductQuantizer {
     ///
     /// On the processor, where codewords are numbered in 8 bits at most, bytes that bound the entries of a table from
     /// below are added up first, for 64 queries at once, and only codes that may be among the nearest get the sum that counts:
-    /// a search for one query takes some two thirds of the time of one for 64. Takes 4 m k bytes for each of 128 queries beside
-    /// the result. A thread takes 16 KiB for each byte of a code, half a MiB, and 12 r bytes for each of 64 queries; there are
-    /// fewer queries at a time where r is above 16,384.
+    /// a search for one query takes some two thirds of the time of one for 64. (Codes of more than 512 bytes are summed up as
+    /// they are.) Takes 4 m k bytes for each of 128 queries beside the result. A thread takes 16 KiB for each byte of a code, or
+    /// each number where these do not fill bytes, half a MiB or 1024 m bytes, and 24 r bytes for each of 64 queries; there are fewer
+    /// queries at a time where r is above 16,384.
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`](crate::Error::InvalidParameter) where r is 0 or more than there are codes.
@@ -113,9 +114,9 @@ impl ProductQuantizer {
 /// The r nearest codes by the table of each query, in order.
 fn nearest(scan: &Scan, tables: &Tables, codes: &[u8], code_size: usize, r: usize) -> Vec<Vec<Hit>> {
     let queries = tables.queries();
-    // As many pieces as keep the threads busy: whoever begins one has to make a batch's bytes.
+    // Some pieces for each thread, but no single blocks: whoever begins a piece makes a batch's bytes, which takes as long as one.
     let (batches, blocks) = (queries.div_ceil(LANES), codes.len().div_ceil(scan.block() * code_size));
-    let least = (blocks * batches / (2 * rayon::current_num_threads())).max(8);
+    let least = (blocks * batches / (2 * rayon::current_num_threads())).max(2);
     let of_batch = |batch: usize| {
         let some = batch * LANES..queries.min((batch + 1) * LANES);
         let limits = Limits::new(some.len());

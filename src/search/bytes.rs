@@ -10,10 +10,13 @@
 //! m - 1 times, all terms being positive, so it is not below the limit.
 //!
 //! A table is that of a byte of a code, whatever numbers it holds: of two 4-bit numbers its entries are the 256 sums that
-//! they can have, rounded down once. Numbers that no byte holds whole, of 3 bits say, get a byte each first.
+//! they can have, rounded down once. Numbers that do not fill bytes, of 3 bits say, get a byte each first.
 
 use super::tables::Table;
 use crate::quantizer::packed::Packed;
+
+/// Bytes of a code, half of which sums lose on the average of the 255 that count.
+const MOST: usize = 512;
 
 #[derive(Clone, Copy)]
 pub(super) struct Bytes {
@@ -23,15 +26,15 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// None where numbers are longer than a byte, or so many that the bound of their sums says nothing.
+    /// None where numbers are longer than a byte, or so many that what rounding down takes off is nearly all there is.
     pub fn of(packed: Packed) -> Option<Bytes> {
         let numbers = match packed.bits() {
-            _ if packed.m() >= 1 << 20 => return None,
             1 | 2 | 4 => 8 / packed.bits() as usize,
             ..=8 => 1,
             _ => return None,
         };
-        Some(Bytes { packed, numbers })
+        let bytes = Bytes { packed, numbers };
+        (bytes.count() <= MOST).then_some(bytes)
     }
 
     /// Bytes of a code.
@@ -41,7 +44,7 @@ impl Bytes {
 
     /// These codes as they are, where they are bytes; else their numbers, in `space`.
     pub fn of_codes<'a>(self, codes: &'a [u8], space: &'a mut Vec<u8>) -> &'a [u8] {
-        if self.count() == self.packed.code_size() {
+        if 8 % self.packed.bits() == 0 {
             return codes;
         }
         space.clear();
@@ -54,8 +57,8 @@ impl Bytes {
 
     /// The entries of byte `b`, the scale being that of [`Table::scale`].
     pub fn entries(self, table: Table<'_>, b: usize, scale: f32, entries: &mut [u8; 256]) {
-        // Rounded down, or to the integer below: so is what is half less, to the nearest, which adding 2^23 does.
-        let byte = |sum: f32| (((sum * scale).min(255.0) - 0.5).max(0.0) + 8_388_608.0).to_bits() as u8;
+        // Rounded down, or to the integer below: so is what is half less, to the nearest, which adding 2^23 does. 255 stays.
+        let byte = |sum: f32| (((sum * scale).min(255.5) - 0.5).max(0.0) + 8_388_608.0).to_bits() as u8;
         let mut parts = table.parts(b * self.numbers);
         if self.numbers == 1 {
             if let Some((part, least)) = parts.next() {

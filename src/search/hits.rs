@@ -23,6 +23,7 @@ impl PartialOrd for Hit {
 
 /// The first r of two ascending lists: whatever the order of merging, the same of all.
 pub(super) fn merged(mut a: Vec<Hit>, b: Vec<Hit>, r: usize) -> Vec<Hit> {
+    a.reserve_exact(b.len());
     a.extend(b);
     // Two runs: a merge.
     a.sort();

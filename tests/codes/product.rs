@@ -132,6 +132,11 @@ fn a_search_finds_all_nearest_codes_by_the_documented_sums_with_ties_in_order() 
         (21, 2, 2000, 30),
         (6, 4, 2000, 30),
         (5, 40, 2000, 30),
+        (2, 100, 2000, 30),
+        (7, 128, 2000, 30),
+        (3, 40, 2000, 30),
+        (2, 32, 2000, 30),
+        (1, 8, 2000, 30),
     ] {
         let n = common::scaled(n).max(r.min(n));
         let r = r.min(n);
@@ -149,14 +154,17 @@ fn a_search_finds_all_nearest_codes_by_the_documented_sums_with_ties_in_order() 
 #[test]
 fn what_follows_the_last_number_of_a_code_counts_for_nothing() {
     let mut numbers = Numbers::new(78);
-    let (m, k, n) = (3, 16, 3000);
-    let (_, quantizer) = random(&mut numbers, m, k, 2);
-    let x = matrix(numbers.gaussians(n * m * 2), n, m * 2);
-    let queries = matrix(numbers.gaussians(70 * m * 2), 70, m * 2);
-    let mut codes = quantizer.encode(x.view()).unwrap();
-    let expected = quantizer.search(&codes, queries.view(), 10).unwrap();
-    codes.chunks_mut(2).for_each(|code| code[1] |= (numbers.below(16) as u8) << 4);
-    assert!(quantizer.search(&codes, queries.view(), 10).unwrap() == expected);
+    for (m, k, bits) in [(3, 16, 12), (1, 8, 3), (2, 100, 14), (3, 2, 3)] {
+        let n = 3000;
+        let (_, quantizer) = random(&mut numbers, m, k, 2);
+        let x = matrix(numbers.gaussians(n * m * 2), n, m * 2);
+        let queries = matrix(numbers.gaussians(70 * m * 2), 70, m * 2);
+        let mut codes = quantizer.encode(x.view()).unwrap();
+        let expected = quantizer.search(&codes, queries.view(), 10).unwrap();
+        let size = quantizer.code_size();
+        codes.chunks_mut(size).for_each(|code| code[size - 1] |= (numbers.below(256) << (bits % 8)) as u8);
+        assert!(quantizer.search(&codes, queries.view(), 10).unwrap() == expected, "{m} x {k}");
+    }
 }
 
 #[test]

@@ -27,8 +27,10 @@ pub(crate) fn below(isa: Isa, codes: &[u8], tables: &[ByteTable], found: &mut Ve
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512bw") => {
-            // SAFETY: the processor has AVX-512 BW, as was just asked, and F, without which no other is told.
+        Isa::Avx512Bf16 | Isa::Avx512
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") =>
+        {
+            // SAFETY: the processor has AVX-512 F and BW, as was just asked.
             unsafe { avx512(codes, tables, found) }
         }
         #[cfg(target_arch = "x86_64")]

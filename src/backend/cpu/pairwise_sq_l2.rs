@@ -116,7 +116,8 @@ impl Workspace {
     }
 }
 
-/// `max(0, |z|^2 - factor * score)`: rounded once, factor being a power of two.
+/// `max(0, |z|^2 - factor * score)`: factor is a power of two, and only where their product underflows it matters whether an
+/// instruction set rounds that.
 ///
 /// # Safety
 /// Check 1 of [`super::kernels`].
@@ -124,19 +125,26 @@ impl Workspace {
 pub(super) unsafe fn expand<L: Lanes>(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
     let count = scores.len().min(out.len());
     let (scores, out) = (&scores[..count], &mut out[..count]);
-    let single = |score: f32| (sq_norm - factor * score).max(0.0);
     // Whole lines go past the caches: of one that goes in pieces each would cost as much.
     let (head, step) = match past_caches {
         true => (out.as_ptr().align_offset(LINE * size_of::<f32>()).min(count), LINE),
         false => (0, L::WIDTH),
     };
     let tail = head + (count - head) / step * step;
-    for i in (0..head).chain(tail..count) {
-        out[i] = single(scores[i]);
-    }
-    // SAFETY: WIDTH values from i on lie before `tail`, in both; those of `out` are aligned where it matters.
+    // SAFETY: WIDTH values from i on lie before `tail`, in both; those of `out` are aligned where it matters. A line holds a
+    // register.
     unsafe {
         let (sq_norm, factor, zero) = (L::splat(sq_norm), L::splat(-factor), L::splat(0.0));
+        // What is no whole line in the same registers, or the bits would depend on where `out` lies.
+        for (from, to) in [(0, head), (tail, count)] {
+            for first in (from..to).step_by(L::WIDTH) {
+                let (mut some, range) = ([0.0; LINE], first..to.min(first + L::WIDTH));
+                some[..range.len()].copy_from_slice(&scores[range.clone()]);
+                let distances = L::load(some.as_ptr()).mul_add(factor, sq_norm).max(zero);
+                distances.store(some.as_mut_ptr());
+                out[range.clone()].copy_from_slice(&some[..range.len()]);
+            }
+        }
         for i in (head..tail).step_by(L::WIDTH) {
             let distances = L::load(scores.as_ptr().add(i)).mul_add(factor, sq_norm).max(zero);
             let to = out.as_mut_ptr().add(i);
