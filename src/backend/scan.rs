@@ -59,7 +59,7 @@ impl<'a> DeviceScan<'a> {
         let Placed::Cuda(resident) = codebook.placed() else { return Ok(None) };
         let (shape, free) = resident.scan_shape(op, numbers, n, queries, r)?;
         if shape.is_none() {
-            log::info!(
+            log::warn!(
                 "tables and lists of four queries, {} x {} entries and {r} neighbours each, take more than a part of {free} \
                  bytes of {}: the processor goes through the codes",
                 numbers.m,

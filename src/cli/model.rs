@@ -80,7 +80,10 @@ impl Model {
             let way_out = format!("{most} codewords are the most that codes have numbers for");
             return Err(bad(&reader, wanted, &shape_text(&shape), &way_out));
         }
-        let around = if quantizer == Quantizer::Rvq { Around::find(&reader, m, width)? } else { None };
+        let around = match quantizer {
+            Quantizer::Rvq => Around::find(&reader, m, width)?,
+            _ => Around::check_none(&reader).map(|()| None)?,
+        };
         let d = match (quantizer, &around) {
             (Quantizer::Rvq, around) => around.as_ref().map_or(width, |around| around.d),
             // Cannot overflow: the elements of the file were counted.

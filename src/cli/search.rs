@@ -32,6 +32,7 @@ const MAX_BYTE_SUMS: u64 = 1 << 32;
 /// Queries that a block has even so: of bytes fewer take nearly as long.
 const MIN_QUERIES: u64 = 16;
 const MIN_BYTE_QUERIES: u64 = 64;
+const MIN_ON_DEVICE: u64 = 1024;
 /// Bytes of a code that have tables.
 const MOST_BYTES: u64 = 512;
 /// The same where all codes are decoded for each block.
@@ -73,7 +74,9 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
         _ if k <= 256 => (MAX_BYTE_SUMS, MIN_BYTE_QUERIES),
         _ => (MAX_SUMS, MIN_QUERIES),
     };
-    let block_rows = (most / sums.max(1)).max(least) as usize;
+    // A device goes through the codes once for as many queries as there are at a time.
+    let least = if pace > 1 { least.max(MIN_ON_DEVICE) } else { least };
+    let block_rows = (most.saturating_mul(pace) / sums.max(1)).max(least) as usize;
     let mut blocks = Blocks::within(n, cost, pace, limit)?.at_most(block_rows, n, cost);
     blocks.memory = blocks.memory.saturating_add(held);
     if global.dry_run {
@@ -210,7 +213,8 @@ fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
     // Of a thread: a table for each byte of a code, numbers of a block of codes, those of them that are looked at, and the
     // nearest of two pieces, which wait for each other.
     let byte_tables = if k <= 256 { m.min(MOST_BYTES) << 14 } else { 0 };
-    let block = (1 << 17).max(m.saturating_mul(1024)) + (1 << 19);
+    let in_block = ((1 << 17) / model.code_size()).clamp(1024, 16384).min(codes) as u64;
+    let block = in_block.saturating_mul(m.saturating_add(40));
     let found = 24 * KEPT.min(QUERIES * r as u64).max(r as u64);
     let of_thread = byte_tables.saturating_add(block).saturating_add(found);
     let of_threads = of_thread.saturating_mul(rayon::current_num_threads() as u64);

@@ -35,12 +35,17 @@ struct Projections {
 }
 
 impl Around {
+    /// Refuses it beside codebooks that are not those of a residual quantizer: without it codes would be others than were meant.
+    pub fn check_none(codebooks: &Reader) -> Result<()> {
+        let Some(what) = what_is_said(codebooks) else { return Ok(()) };
+        let expected = format!("no {what}, which only residual quantizers have");
+        let way_out = format!("say --quantizer rvq of codebooks of shape (m, k, width), or take the {what} out");
+        Err(bad(codebooks, &expected, "one", &way_out))
+    }
+
     /// Looks for it beside codebooks of shape (m, k, width).
     pub fn find(codebooks: &Reader, m: usize, width: usize) -> Result<Option<Around>> {
-        let said = |name: &str| codebooks.metadata().contains_key(name);
-        let is_way =
-            |name: &str| WAYS.iter().any(|way| name.strip_prefix(way).is_some_and(|rest| rest.starts_with('_')));
-        if ![STAGES, COSINE, ON_VECTORS].into_iter().any(said) && !codebooks.tensors().iter().any(|name| is_way(name)) {
+        if what_is_said(codebooks).is_none() {
             return Ok(None);
         }
         let known: Vec<String> =
@@ -66,7 +71,10 @@ impl Around {
                 return Err(bad(codebooks, &expected, got, "add them"));
             }
         }
-        Ok(Some(Around { runs, cosine, on_vectors, into, out, d }))
+        // Said to be what every residual quantizer is.
+        let is_plain =
+            into.is_none() && out.is_none() && !cosine && !on_vectors && runs.iter().all(|&count| count == 1);
+        Ok((!is_plain).then_some(Around { runs, cosine, on_vectors, into, out, d }))
     }
 
     /// Multiplications of a vector in all projections, there and, to take it off, back.
@@ -192,6 +200,19 @@ impl Loaded {
         let weight = MatrixView::new(&self.weight[i * to * from..][..to * from], to, from)?;
         Ok((weight, self.bias.as_ref().map(|bias| &bias[i * to..][..to])))
     }
+}
+
+/// The first tensor or entry of projections and cosines.
+fn what_is_said(codebooks: &Reader) -> Option<String> {
+    let said = |name: &&str| codebooks.metadata().contains_key(*name);
+    let entry = [STAGES, COSINE, ON_VECTORS].into_iter().find(said).map(|name| format!("entry {name}"));
+    let tensor = || codebooks.tensors().iter().find(|name| is_way(name)).map(|name| format!("tensor {name}"));
+    entry.or_else(tensor)
+}
+
+/// Whether a tensor is one of projections.
+fn is_way(name: &str) -> bool {
+    WAYS.iter().any(|way| name.strip_prefix(way).is_some_and(|rest| rest.starts_with('_')))
 }
 
 /// How many stages share their projections: what the file says, else each has its own.

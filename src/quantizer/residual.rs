@@ -327,7 +327,8 @@ impl ResidualQuantizer {
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] where `beam` is not 1 to 256, or a stage projects, goes by cosine or is on the vectors: of
-    ///   those the nearest in a stage does not say what leaves the nearest sum.
+    ///   those the nearest in a stage does not say what leaves the nearest sum. Likewise where some, but not all, are one
+    ///   [`Stages`], whose sums are rounded otherwise.
     /// - Those of [`encode`](ResidualQuantizer::encode), of whichever residual that is kept.
     pub fn encode_beam<T: Element>(&self, x: MatrixView<'_, T>, beam: usize) -> Result<Vec<u8>> {
         const OP: &str = "ResidualQuantizer::encode_beam";
@@ -337,7 +338,9 @@ impl ResidualQuantizer {
             return Err(Error::InvalidParameter { op: OP, name: "beam", expected, got: beam.to_string() });
         }
         if !self.has_beam() {
-            let expected = "without projections and cosines, and none on the vectors; encode takes any".into();
+            let expected =
+                "without projections and cosines, none on the vectors, each alone or all together; encode takes any"
+                    .into();
             return Err(Error::InvalidParameter { op: OP, name: "stages", expected, got: "others".into() });
         }
         let (n, m, d) = (x.rows(), self.m(), self.d());

@@ -108,8 +108,8 @@ impl Stages {
             let codewords = codebook.codewords()?;
             if let Some(j) = (0..codewords.rows()).find(|&j| is_zero(codewords.row(j))) {
                 let expected =
-                    "free of zeros, which have no direction; write a copy of an earlier codeword over it, which \
-                                is never chosen"
+                    "free of zeros, which have no direction; write a copy of another codeword over it, which is never chosen \
+                                where it is a later one"
                         .into();
                 let got = format!("zeros in row {}", s * codewords.rows() + j);
                 return Err(Error::InvalidParameter { op: OP, name: "codewords", expected, got });

@@ -52,8 +52,9 @@ impl ProductQuantizer {
     ///
     /// A CUDA device gets them in blocks, once for up to 1024 queries: as many as have tables and lists, 4 m k + 24 r +
     /// 8204 bytes each, in 64 MiB or an eighth of the memory that is free or may be used, whichever is less; where that
-    /// does not hold those of four, the processor goes through the codes, which the log tells. Device memory of up to
-    /// twice that for each of two streams, and the host has the tables of these queries twice.
+    /// does not hold those of four, the processor goes through the codes, which the log tells as a
+    /// warning. Device memory of up to three times that for each of two streams, with as much page-locked memory of the host for codes
+    /// and keys, and the host has the tables of these queries twice.
     ///
     /// On the processor, where codewords are numbered in 8 bits at most, bytes that bound the entries of a table from
     /// below are added up first, for 64 queries at once, and only codes that may be among the nearest get the sum that counts:

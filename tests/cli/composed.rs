@@ -266,7 +266,7 @@ fn codecs_with_projections_and_cosines_are_used_as_by_the_library() {
         }
     }
     let beam = ["encode", "x.npy", "-c", "codec.safetensors", "-o", "n.npy", "--beam", "2"];
-    fails(&folder, &beam, USAGE, &["--beam", "without projections and cosines", "leave it out"]);
+    fails(&folder, &beam, USAGE, &["--beam", "without projections, cosines", "leave it out"]);
 }
 
 #[test]
@@ -309,6 +309,13 @@ fn codecs_that_do_not_fit_together_are_refused_with_the_way_out() {
     refused(json!({"cosine": "true"}), &[zero, down, up], &["stage 1: ", "zeros in row 1", "write a copy"]);
     let infinite = ("codebooks", &[2, 2, 1][..], &[1.0, 2.0, 1.0, f32::INFINITY][..]);
     refused(none(), &[infinite, down, up], &["codeword 1 of stage 1 holds inf in column 0"]);
+    // Of no other quantizer they mean anything.
+    refused(json!({"quantizer": "pq", "cosine": "true"}), &[codebooks], &["no entry cosine", "--quantizer rvq"]);
+    refused(json!({"quantizer": "pq"}), &[codebooks, down], &["no tensor in_weight", "take the tensor in_weight out"]);
+    // Said to be plain, they are, and a beam goes through them.
+    folder.write("e.safetensors", &all_tensors(&json!({"quantizer": "rvq", "cosine": "false"}), &[codebooks]));
+    folder.f32("z.npy", &[1, 1], &[2.5]);
+    folder.ok(&["encode", "z.npy", "-c", "e.safetensors", "-o", "b.npy", "--beam", "2"]);
     // What fits, for vectors of other dimensions.
     folder.write("e.safetensors", &all_tensors(&json!({"quantizer": "rvq"}), &[codebooks, down, up]));
     folder.f32("y.npy", &[1, 2], &[0.0; 2]);

@@ -502,8 +502,8 @@ fn codes_that_do_not_fit_are_refused_with_the_way_out() {
     fails(&folder, &some("flat.npy"), BAD_INPUT, &[&words[..], &["code 3 at position 5, at [2, 1],"]].concat());
     fails(&folder, &search("c.npy", &["-k", "5"]), USAGE, &["-k 5: c.npy holds only 4 codes", "at most that many"]);
     fails(&folder, &search("c.npy", &["-k", "1", "--precision", "fast"]), USAGE, &["--precision fast", "exact only"]);
-    // 4 bytes of codes, tables of 4 x 128 x 6, and for the thread 128 x 2 x 16, 128 x 16 and 128 KiB: 137.0 KiB, and a query.
-    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "takes at least 137."];
+    // 4 bytes of codes, tables of 4 x 128 x 6, and for the thread 2 x 16 KiB, 4 x 42 and 24 x 128: 38.2 KiB, and a query.
+    let words = ["--max-memory 1.0 KiB", "holds all codes in memory", "takes at least 38."];
     fails(&folder, &search("c.npy", &["-k", "1", "--max-memory", "1K", "--threads", "1"]), USAGE, &words);
     fails(
         &folder,

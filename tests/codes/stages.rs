@@ -366,8 +366,8 @@ fn stages_that_do_not_fit_are_refused_with_what_would() {
     assert!(text(quantizer.encode(weight(2, 2).view()).unwrap_err()).contains("expected vectors of 5 columns, got 2"));
     assert_eq!(
         text(quantizer.encode_beam(x(vec![0.0; 10]).view(), 2).unwrap_err()),
-        "ResidualQuantizer::encode_beam: stages must be without projections and cosines, and none on the vectors; encode takes \
-         any, got others"
+        "ResidualQuantizer::encode_beam: stages must be without projections and cosines, none on the vectors, each alone or \
+         all together; encode takes any, got others"
     );
     let mut values = vec![1.0; 10];
     values[8] = f32::NEG_INFINITY;

@@ -89,6 +89,11 @@ impl Context {
         Ok((free.min(self.max_memory), total))
     }
 
+    /// Whether less memory than there is may be used.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_memory != usize::MAX
+    }
+
     /// Whether cuBLAS, which was found, makes a handle on this device. Tried once; where not, that is logged.
     pub(super) fn cublas_works(&self) -> bool {
         *self.inner.cublas_works.get_or_init(|| match gemm::try_handle(&self.inner.cuda) {

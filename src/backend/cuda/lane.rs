@@ -121,11 +121,11 @@ impl<B> Lanes<B> {
         {
             return Ok(lanes);
         }
-        // What other operations keep is free memory for this one, if it is short of it. If not, operations that take turns
-        // would have each other's lanes made anew in every call.
+        // What other operations keep is free memory for this one, if it is short of it, and counts where a limit was set. If
+        // not, operations that take turns would have each other's lanes made anew in every call.
         let (free, _) = codebook.context.memory(op)?;
         let of = |free| Plan::of(free, n, row.bytes, row.per_lane);
-        if of(free) != of(usize::MAX) {
+        if codebook.context.is_limited() || of(free) != of(usize::MAX) {
             codebook.idle.clear();
         }
         let plan = Plan::new(op, codebook, n, row)?;

@@ -89,7 +89,7 @@ fn check(args: &Encode, model: &Model, global: &Global) -> Result<()> {
         return Err(Failure::new(Exit::Usage, message));
     }
     if args.beam.is_some() && model.around.is_some() {
-        let message = "--beam: encode has this for residual quantizers without projections and cosines only, and MODEL has some; \
+        let message = "--beam: encode has this for residual quantizers without projections, cosines and stages that share them only, and MODEL has some; \
                        leave it out";
         return Err(Failure::new(Exit::Usage, message));
     }
