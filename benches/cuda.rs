@@ -4,12 +4,13 @@
 //! `NxDxK` or, for rows that begin further apart than they are long, `NxDxK:STRIDE`. Per shape and type one line of
 //! JSON: milliseconds (a call and the wait for it, by the host's clock; median, least, most), TFLOP/s (2 n d k
 //! operations), rows settled per tier. scripts/gpu-suite/results.py sets peers beside it, on the same numbers.
+//! `cargo bench --bench cuda -- codes`: product codes made and searched, of vectors in host memory.
 //!
 //! CODEWORD_BENCH_SECONDS  of repeats per line (default 1)
 //! CODEWORD_BENCH_LABELS   folder for the labels, as SHAPE.TYPE.u32 (little-endian); none are kept without it
 
 use codeword::cuda::{Context, MatrixView, Workspace};
-use codeword::{AssignOptions, Codebook, Device, Element, bf16, f16};
+use codeword::{AssignOptions, Codebook, Device, Element, ProductQuantizer, bf16, f16};
 use rayon::prelude::*;
 use std::error::Error;
 use std::time::Instant;
@@ -61,6 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
     };
+    if names == ["codes"] {
+        return codes(&device);
+    }
     for name in &names {
         let shape = Shape::parse(name).ok_or_else(|| format!("expected NxDxK or NxDxK:STRIDE, got {name}"))?;
         measure(&device, &shape, "f32", |value| value)?;
@@ -120,6 +124,48 @@ where
     });
     println!("{line}");
     Ok(())
+}
+
+/// A million vectors as codes, and a million codes searched: what a program waits for, copies to the device among it.
+fn codes(device: &Device) -> Result<(), Box<dyn Error>> {
+    let (n, k) = (1_000_000, 256);
+    let quantizer = |m: usize, width: usize| {
+        let codewords = numbers(2, m * k * width, |value| value);
+        Ok::<_, Box<dyn Error>>(ProductQuantizer::new(codeword::MatrixView::new(&codewords, m * k, width)?, m, device)?)
+    };
+    let told = |what: &str, times: &[f64]| {
+        let line = serde_json::json!({"by": "codeword", "what": what, "ms": times[times.len() / 2] * 1e3, "min": times[0] * 1e3});
+        println!("{line}");
+    };
+    let six = quantizer(6, 16)?;
+    let x = numbers(1, n * 96, |value| value);
+    let x = codeword::MatrixView::new(&x, n, 96)?;
+    told("encode 1000000 x 96 as 6 x 256", &times(|| six.encode(x))?);
+    for (m, width, r) in [(8, 16, 100), (16, 8, 100), (32, 4, 100)] {
+        let quantizer = quantizer(m, width)?;
+        let codes: Vec<u8> =
+            numbers(3, n * m, |value| value).into_iter().map(|value| (value * 32_768.0) as i64 as u8).collect();
+        for queries in [100, 1000] {
+            let q = numbers(4, queries * m * width, |value| value);
+            let q = codeword::MatrixView::new(&q, queries, m * width)?;
+            let what = format!("{queries} queries among 1000000 codes of {m} x 256, the {r} nearest");
+            told(&what, &times(|| quantizer.search(&codes, q, r))?);
+        }
+    }
+    Ok(())
+}
+
+/// Seconds of some runs after a first that does not count, ascending.
+fn times<R>(mut run: impl FnMut() -> codeword::Result<R>) -> Result<Vec<f64>, Box<dyn Error>> {
+    run()?;
+    let mut times = Vec::new();
+    while times.len() < 5 {
+        let start = Instant::now();
+        std::hint::black_box(run()?);
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 /// Values of a fixed sequence, nearly Gaussian, of variance 4/3: sums of four 16-bit numbers, so that each is exact and

@@ -150,6 +150,7 @@ sanitizer() {
 }
 
 benches() {
+    step "benches, product codes" ./bench-cuda codes
     if ! command -v python3 >/dev/null; then
         echo "no python3: our own lines alone, and no table"
         # shellcheck disable=SC2086 # a shape is a word

@@ -67,7 +67,8 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
         scratch: 8 * r as u64 + if args.symmetric { 8 * d as u64 } else { 0 } + composed::encoding(&model, None),
         work: sums.saturating_add(tables),
     };
-    let held = held(&model, codes.n, queries.n, r);
+    let on_device = (pace > 1).then(|| global.max_memory.map_or(u64::MAX, |given| given.0));
+    let held = held(&model, codes.n, queries.n, r, on_device);
     let limit = beside(held, cost, global)?;
     let (most, least) = match model.quantizer {
         Quantizer::Rvq => (MAX_SUMS, MIN_DECODED),
@@ -201,14 +202,24 @@ fn targets(args: &Search, queries: &Vectors) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Memory for the packed codes and the ground truth, for the tables of some queries, and for what threads find.
-fn held(model: &Model, codes: usize, queries: usize, r: usize) -> u64 {
+/// Memory for the packed codes and the ground truth, for the tables of some queries, and for what threads find, or a device of
+/// which so much may be used.
+fn held(model: &Model, codes: usize, queries: usize, r: usize, on_device: Option<u64>) -> u64 {
     let packed = (codes as u64).saturating_mul(model.code_size() as u64);
     let beside = packed.saturating_add(4 * queries as u64);
     if model.quantizer == Quantizer::Rvq {
         return beside.saturating_add(composed::searching(codes, model.d));
     }
     let (m, k) = (model.m as u64, model.k as u64);
+    if let Some(most) = on_device {
+        // A pass: tables of its queries twice, and keys, those of a lane, of another, and of both.
+        let (table, keys) = ((4 * m).saturating_mul(k), 8 * r as u64);
+        let each = table.saturating_add(3 * keys).saturating_add(8204);
+        let of_pass = ((64 << 20).min(most / 8) / each).min(1024).min((queries as u64).next_multiple_of(4));
+        if of_pass >= 4 {
+            return beside.saturating_add(of_pass.saturating_mul(2 * table + 3 * keys));
+        }
+    }
     let tables = (4 * QUERIES).saturating_mul(m).saturating_mul(k);
     // Of a thread: a table for each byte of a code, numbers of a block of codes, those of them that are looked at, and the
     // nearest of two pieces, which wait for each other.
