@@ -29,7 +29,7 @@ const CODES: usize = 1 << 16;
 const MAX_SUMS: u64 = 1 << 30;
 /// The same of numbers that a byte holds.
 const MAX_BYTE_SUMS: u64 = 1 << 32;
-/// Queries that a block has even so: of bytes fewer take nearly as long.
+/// Queries that a block has even so: bytes are looked up for 64 at once, or for fewer in vain.
 const MIN_QUERIES: u64 = 16;
 const MIN_BYTE_QUERIES: u64 = 64;
 const MIN_ON_DEVICE: u64 = 1024;

@@ -58,7 +58,7 @@ impl ProductQuantizer {
     ///
     /// On the processor, where codewords are numbered in 8 bits at most, bytes that bound the entries of a table from
     /// below are added up first, for 64 queries at once, and only codes that may be among the nearest get the sum that counts:
-    /// a search for one query takes some two thirds of the time of one for 64. (Codes of more than 512 bytes are summed up as
+    /// a search for one query takes a fifth to a third of the time of one for 64. (Codes of more than 512 bytes are summed up as
     /// they are.) Takes 4 m k bytes for each of 128 queries beside the result. A thread takes 16 KiB for each byte of a code, or
     /// each number where these do not fill bytes, half a MiB or 1024 m bytes, and 24 r bytes for each of 64 queries; there are fewer
     /// queries at a time where r is above 16,384.
