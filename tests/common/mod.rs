@@ -7,6 +7,7 @@
 pub mod cases;
 pub mod data;
 pub mod golden;
+pub mod products;
 pub mod sums;
 
 use codeword::backend::reference;

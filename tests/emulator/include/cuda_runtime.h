@@ -20,3 +20,4 @@
 #include "simulated/arithmetic.h"
 #include "simulated/halves.h"
 #include "simulated/tensor.h"
+#include "simulated/hopper.h"

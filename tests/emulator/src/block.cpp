@@ -5,6 +5,7 @@
 #include "block.h"
 
 #include "checks.h"
+#include "clocks.h"
 #include "fibers.h"
 
 #include <csetjmp>
@@ -26,6 +27,8 @@ static std::string what_it_does(const Thread &thread) {
     switch (thread.state) {
     case Thread::Left: return "has left the kernel";
     case Thread::AtBarrier: return text("waits at __syncthreads in line %d", thread.line);
+    case Thread::AtWarpgroup: return text("waits for the other warps of its warpgroup in line %d", thread.line);
+    case Thread::AtMbarrier: return describe_wait(thread);
     case Thread::AtWarp: return text("waits for the lanes %08x in line %d", thread.mask, thread.line);
     default: return "runs";
     }
@@ -53,8 +56,26 @@ static Thread *next_in_turn() {
 // Lets others run: the next one at once, or the scheduler, where none can.
 static void let_others_run() {
     Thread *me = block.current;
-    block.current = next_in_turn();
+    a_copy_may_arrive();
+    Thread *next = next_in_turn();
+    // What runs beside the threads gets on at the last moment.
+    while (!next && a_copy_arrives()) next = next_in_turn();
+    if (next == me) return;
+    block.current = next;
     simulated_switch(&me->stack, block.current ? block.current->stack : block.scheduler);
+}
+
+void sleep_as(Thread::State state, int line) {
+    Thread &me = *block.current;
+    me.line = line;
+    me.state = state;
+    block.ready[me.linear / 32] &= ~bit_of(me);
+    let_others_run();
+}
+
+void wake(Thread &thread) {
+    thread.state = Thread::Ready;
+    block.ready[thread.linear / 32] |= bit_of(thread);
 }
 
 void fail_launch(Result result) {
@@ -81,14 +102,16 @@ static bool try_to_meet(const Thread &waiting) {
     }
     meet(waiting.kind, taking_part, of, lanes);
     for (unsigned i = 0; i < lanes; ++i) {
-        if (taking_part >> i & 1) block.ready[warp] |= bit_of(of[i]);
+        if ((taking_part >> i & 1) && of[i].state == Thread::Ready) block.ready[warp] |= bit_of(of[i]);
     }
     block.waiting[warp] &= ~taking_part;
     ++block.meetings[warp];
+    meet_clocks(warp, taking_part);
     return true;
 }
 
 static void leave() {
+    leave_wgmma();
     Thread &me = *block.current;
     me.state = Thread::Left;
     block.ready[me.linear / 32] &= ~bit_of(me);
@@ -108,10 +131,23 @@ static void thread_main() {
 }
 
 static void hang(const Thread &waiting) {
+    if (waiting.state == Thread::AtMbarrier) {
+        // Those that should come wait elsewhere, or have left.
+        std::string others;
+        for (const Thread &other : block.threads) {
+            bool beside = other.state == waiting.state && other.mbarrier == waiting.mbarrier && other.parity == waiting.parity;
+            if (beside || other.state == Thread::Left) continue;
+            others = text("; thread (%u,%u,%u) %s", other.index.x, other.index.y, other.index.z, what_it_does(other).c_str());
+            break;
+        }
+        report("%s %s for ever%s", name_of(waiting).c_str(), what_it_does(waiting).c_str(), others.c_str());
+        return;
+    }
     for (const Thread &other : block.threads) {
         if (&other == &waiting || (other.state == waiting.state && other.line == waiting.line && other.mask == waiting.mask)) continue;
         // For a warp operation only the lanes that it names matter.
         bool same_warp = other.linear / 32 == waiting.linear / 32;
+        if (waiting.state == Thread::AtWarpgroup && other.linear / 128 != waiting.linear / 128) continue;
         if (waiting.state == Thread::AtWarp && !(same_warp && (waiting.mask >> other.linear % 32 & 1))) continue;
         report("%s %s, but thread (%u,%u,%u) %s", name_of(waiting).c_str(), what_it_does(waiting).c_str(), other.index.x,
                other.index.y, other.index.z, what_it_does(other).c_str());
@@ -135,11 +171,11 @@ static void pass_barrier() {
     }
     for (Thread &thread : block.threads) {
         thread.predicate = thread.kind == SIMULATED_OR ? any : thread.kind == SIMULATED_AND ? all : count;
-        thread.state = Thread::Ready;
-        block.ready[thread.linear / 32] |= bit_of(thread);
+        wake(thread);
     }
     block.at_barrier = 0;
     ++block.barriers;
+    meet_all_clocks();
 }
 
 // Lays the arguments of a launch one after the other, so that one look tells whether an address is in them.
@@ -193,6 +229,8 @@ bool run_block(const Launch &launch, uint3 index) {
         for (unsigned i = 0; i < lanes; ++i) block.places[first + of[i]] = (unsigned char)i;
     }
     begin_block_checks();
+    begin_mbarriers();
+    begin_wgmma();
     // Warp 0 begins, or the one that the seed draws.
     block.warp = (unsigned)block.ready.size() - 1;
     block.runs_left = 0;
@@ -201,7 +239,10 @@ bool run_block(const Launch &launch, uint3 index) {
     // No thread can run any more.
     block.current = nullptr;
     if (block.failed != SUCCESS) return false;
-    if (block.left == count) return true;
+    if (block.left == count) {
+        end_mbarriers();
+        return true;
+    }
     for (const Thread &thread : block.threads) {
         if (thread.state == Thread::Left) continue;
         hang(thread);
@@ -263,7 +304,8 @@ EXPORTED unsigned long long simulated_warp(int kind, unsigned mask, unsigned lon
     me.state = Thread::AtWarp;
     block.ready[me.linear / 32] &= ~bit_of(me);
     block.waiting[me.linear / 32] |= 1u << lane;
-    if (!try_to_meet(me)) let_others_run();
+    // Those that met may have to wait for more.
+    if (!try_to_meet(me) || me.state != Thread::Ready) let_others_run();
     return me.value;
 }
 

@@ -17,12 +17,14 @@ struct Thread {
     uintptr_t stack_low;
     uint3 index;
     unsigned linear;
-    enum State : unsigned char { Ready, AtBarrier, AtWarp, Left } state;
+    enum State : unsigned char { Ready, AtBarrier, AtWarp, AtWarpgroup, AtMbarrier, Left } state;
     int kind, line;
     int predicate;             // of a block barrier, then its result
     unsigned mask;             // of a warp operation
     int lane_argument, width;
     unsigned long long value;  // of a warp operation, then its result
+    uintptr_t mbarrier;        // that it waits for
+    unsigned parity;           // of the phase whose end it waits for
     std::vector<AsyncCopy> copies;
     unsigned groups;           // of copies, committed
 };
@@ -50,5 +52,28 @@ extern Block block;
 // Runs one block to its end. False where it failed; the report is out then.
 bool run_block(const Launch &launch, uint3 index);
 std::string name_of(const Thread &thread);
+// Lets others run until someone wakes this thread.
+void sleep_as(Thread::State state, int line);
+void wake(Thread &thread);
+
+// --- mbarriers.cpp: barriers in shared memory, and bulk copies.
+void begin_mbarriers();
+// What is wrong with them once all threads have left.
+void end_mbarriers();
+// Lets one copy run whose barrier a thread waits for. False where there is none.
+bool a_copy_arrives();
+// With a seed, lets any copy run, now and then.
+void a_copy_may_arrive();
+std::string describe_wait(const Thread &thread);
+
+// --- wgmma.cpp: products of four warps.
+void begin_wgmma();
+// All lanes of a warp have come to one of its operations.
+void meet_at_wgmma(int kind, Thread *of);
+// The thread that runs leaves the kernel.
+void leave_wgmma();
+extern unsigned products_on_their_way;
+// Whether a product that nobody has waited for reads any of these bytes.
+bool is_operand(uintptr_t address, unsigned size);
 
 } // namespace simulated

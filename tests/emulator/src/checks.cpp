@@ -9,6 +9,8 @@ static std::vector<Range> own_ranges;
 static bool checking = false, any_unchecked = false;
 static unsigned reported[FINDINGS];
 
+bool single_accesses_are_checked() { return checking; }
+
 bool memory_is_checked() { return !any_unchecked; }
 
 bool may_report(Finding kind) { return reported[kind]++ < 2; }

@@ -26,6 +26,11 @@ void check_shared(uintptr_t address, unsigned size, AccessKind kind);
 
 // Bytes that an asynchronous copy is about to write: unwritten until it is waited for.
 void forget_shared(uintptr_t address, unsigned size);
+// They are there, written by that number of the clocks at that step.
+void remember_shared(uintptr_t address, unsigned size, unsigned writer, unsigned step);
+// Clocks begin to run (clocks.h): who has read what since then is kept by warp.
+void begin_readers();
+bool single_accesses_are_checked();
 // The checks of one access, for what the driver itself does in place of the thread that runs.
 void check_access(const volatile void *pointer, unsigned size, AccessKind kind);
 
@@ -35,7 +40,7 @@ void begin_race_block();
 void check_races(const Allocation &allocation, uintptr_t address, unsigned size, AccessKind kind);
 
 // Says each kind of finding twice per launch, not for every thread. True while there is room for one more.
-enum Finding { UNWRITTEN, UNWRITTEN_SHARED, RACE, SHARED_RACE, FINDINGS };
+enum Finding { UNWRITTEN, UNWRITTEN_SHARED, RACE, SHARED_RACE, OPERAND_WRITTEN, FINDINGS };
 bool may_report(Finding kind);
 
 } // namespace simulated

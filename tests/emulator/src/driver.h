@@ -141,7 +141,7 @@ size_t open_streams();
 struct Kernel {
     const SimulatedEntry *entry;
     void *library;
-    bool checked;
+    bool checked, special;
     size_t tls_module, tls_size;
     unsigned char *(*dynamic_shared)(unsigned index);
 };
@@ -152,7 +152,8 @@ struct Launch {
     std::vector<std::vector<char>> arguments;
     int device;
 };
-const Kernel *find_kernel(const std::string &name);
+// The kernel of this name: of a file `*_sm90a.cu`, where `special` asks for such and there is one.
+const Kernel *find_kernel(const std::string &name, bool special);
 Result run_launch(const Launch &launch);
 // mutant.cpp: changes the launch where CODEWORD_SIM_MUTANT says so; whether it shall not happen at all.
 bool is_left_out(Launch &launch);

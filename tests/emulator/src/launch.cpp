@@ -21,9 +21,14 @@ extern "C" void *__tls_get_addr(TlsIndex *);
 
 // --- the libraries that hold the kernels, in the folder `kernels` beside the driver
 
-static std::vector<void *> &libraries() {
-    static std::vector<void *> handles = [] {
-        std::vector<void *> found;
+struct Library {
+    void *handle;
+    bool special;  // of a file `*_sm90a.cu`
+};
+
+static std::vector<Library> &libraries() {
+    static std::vector<Library> handles = [] {
+        std::vector<Library> found;
         Dl_info self;
         if (!dladdr((void *)&find_kernel, &self)) return found;
         std::string folder(self.dli_fname);
@@ -36,7 +41,7 @@ static std::vector<void *> &libraries() {
         std::sort(names.begin(), names.end());
         for (const std::string &name : names) {
             if (name.size() < 4 || name.compare(name.size() - 3, 3, ".so") != 0) continue;
-            if (void *handle = dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL)) found.push_back(handle);
+            if (void *handle = dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL)) found.push_back({handle, name.find("_sm90a") != std::string::npos});
             else report("cannot load the kernels: %s", dlerror());
         }
         return found;
@@ -65,23 +70,26 @@ static Extents extents_of(void *library) {
     return extents;
 }
 
-const Kernel *find_kernel(const std::string &name) {
-    static auto *known = new std::map<std::string, Kernel>;
-    auto found = known->find(name);
+const Kernel *find_kernel(const std::string &name, bool special) {
+    static auto *known = new std::map<std::pair<std::string, bool>, Kernel>;
+    auto found = known->find({name, special});
     if (found != known->end()) return &found->second;
-    for (void *library : libraries()) {
-        auto *entry = (const SimulatedEntry *)dlsym(library, ("simulated_entry_" + name).c_str());
+    for (const Library &library : libraries()) {
+        if (library.special != special) continue;
+        auto *entry = (const SimulatedEntry *)dlsym(library.handle, ("simulated_entry_" + name).c_str());
         if (!entry) continue;
         Kernel kernel{};
         kernel.entry = entry;
-        kernel.library = library;
-        kernel.checked = dlsym(library, "simulated_checked") != nullptr;
-        dlinfo(library, RTLD_DI_TLS_MODID, &kernel.tls_module);
-        kernel.tls_size = extents_of(library).tls_size;
-        kernel.dynamic_shared = (unsigned char *(*)(unsigned))dlsym(library, "simulated_dynamic_shared");
-        return &(*known)[name].operator=(kernel);
+        kernel.library = library.handle;
+        kernel.checked = dlsym(library.handle, "simulated_checked") != nullptr;
+        kernel.special = special;
+        dlinfo(library.handle, RTLD_DI_TLS_MODID, &kernel.tls_module);
+        kernel.tls_size = extents_of(library.handle).tls_size;
+        kernel.dynamic_shared = (unsigned char *(*)(unsigned))dlsym(library.handle, "simulated_dynamic_shared");
+        return &(*known)[{name, special}].operator=(kernel);
     }
-    return nullptr;
+    // Kernels of tests have one file for all.
+    return special ? find_kernel(name, false) : nullptr;
 }
 
 int shared_limit(int capability) {
@@ -246,7 +254,7 @@ Result run_launch(const Launch &launch) {
     close_memory(launch.device);
     bool whole = check_redzones(launch.device, text("kernel %s", kernel.entry->name).c_str());
     if (result != SUCCESS || !whole) return result == SUCCESS ? ILLEGAL_ADDRESS : result;
-    record_launched(kernel.entry->name);
+    record_launched(std::string(kernel.entry->name) + (kernel.special ? " of sm_90a" : ""));
     return SUCCESS;
 }
 

@@ -105,7 +105,7 @@ Result load_module(Context &context, const char *image, Module **module) {
         if (begin == std::string::npos || end == std::string::npos) return refuse(INVALID_PTX, "an .entry without a name or a body");
         std::string name = ptx.substr(begin, end - begin);
         Entry entry = read_entry(ptx, end);
-        std::unique_ptr<Function> function(new Function{name, find_kernel(name), isa, entry.max_threads, entry.static_shared, 48 << 10});
+        std::unique_ptr<Function> function(new Function{name, find_kernel(name, suffix == 'a'), isa, entry.max_threads, entry.static_shared, 48 << 10});
         if (function->kernel) {
             const SimulatedEntry &source = *function->kernel->entry;
             if (source.max_threads && (int)source.max_threads < function->max_threads) function->max_threads = (int)source.max_threads;

@@ -1,7 +1,8 @@
 // Who wrote what since when. Memory is divided into cells of 4 bytes; each remembers the last thread that wrote it and,
 // in shared memory, those that read it. Two accesses of different threads, one of them a write, are a race unless a
-// barrier of the block or a meeting of their warp lies between, or both are atomic.
+// barrier of the block, a meeting of their warp or a barrier in shared memory lies between, or both are atomic.
 #include "checks.h"
+#include "clocks.h"
 
 #include <sys/mman.h>
 
@@ -21,6 +22,7 @@ static unsigned now() {
 static const char *verb(AccessKind kind) { return kind == READ ? "reads" : kind == WRITE ? "writes" : "updates"; }
 
 static std::string thread_name(unsigned linear) {
+    if (linear >= block.threads.size()) return "a bulk copy";
     const uint3 &index = block.threads[linear].index;
     return text("thread (%u,%u,%u)", index.x, index.y, index.z);
 }
@@ -28,24 +30,32 @@ static std::string thread_name(unsigned linear) {
 // Whether what `other` did when its warp had met `meetings` times is ordered before what runs now.
 static bool met_since(unsigned other, unsigned meetings) {
     unsigned warp = block.current->linear / 32;
-    return other / 32 == warp && block.meetings[warp] > meetings;
+    return other / 32 == warp && other < block.threads.size() && block.meetings[warp] > meetings;
 }
+
+// The same, or by what clocks say, at that step.
+static bool is_ordered(unsigned other, unsigned meetings, unsigned step) { return met_since(other, meetings) || has_seen(other, step); }
 
 // --- shared memory
 
 uintptr_t shared_low = 0, shared_high = 0;
+static unsigned block_start;
 
 struct SharedCell {
-    unsigned write_epoch, write_meetings, read_epoch, read_meetings, known_since;
+    unsigned write_epoch, write_meetings, write_step, read_epoch, read_meetings, known_since;
     unsigned short writer, reader;
     unsigned char write_bytes, read_bytes, known_bytes;
-    bool atomic, many_readers, many_warps, on_its_way;
+    bool atomic, many_readers, many_warps, on_its_way, copied;
 };
+
+// Whether a write may be one that the thread that runs has not seen. Barriers of the block say nothing of bulk copies.
+static inline bool is_recent(const SharedCell &cell, unsigned time) {
+    return cell.write_epoch == time || (cell.copied && cell.write_epoch >= block_start);
+}
 
 static std::vector<Range> shared;
 static std::vector<SharedCell> cells;
 static uintptr_t &low = shared_low, &high = shared_high;
-static unsigned block_start;
 
 void begin_shared_checks(const std::vector<Range> &ranges, Range all) {
     shared = ranges;
@@ -60,7 +70,51 @@ void begin_shared_block() {
     block_start = ++epoch;
 }
 
+// While clocks run: lanes of one warp that have read a cell, and the step at which, of several the first.
+struct Readers { unsigned lanes, step; };
+static std::vector<Readers> readers; // by cell, then by warp
+
+static Readers *readers_of(const SharedCell &cell) { return &readers[(size_t)(&cell - cells.data()) * block.meetings.size()]; }
+
+void begin_readers() {
+    // What came before is not kept: after the first barriers were made, all threads meet.
+    ++epoch;
+    readers.resize(cells.size() * block.meetings.size());
+}
+
+// A reader that the thread that runs has not seen.
+static unsigned unseen_reader(const SharedCell &cell) {
+    const Readers *of = readers_of(cell);
+    for (unsigned warp = 0; warp < block.meetings.size(); ++warp) {
+        for (unsigned lanes = of[warp].lanes; lanes; lanes &= lanes - 1) {
+            unsigned reader = warp * 32 + (unsigned)__builtin_ctz(lanes);
+            if (reader != block.current->linear && !has_seen(reader, of[warp].step)) return reader;
+        }
+    }
+    return NOBODY;
+}
+
+static void note_reader(SharedCell &cell, unsigned bytes, unsigned me, unsigned time) {
+    Readers *of = readers_of(cell), &mine = of[me / 32];
+    if (cell.read_epoch != time) {
+        for (unsigned warp = 0; warp < block.meetings.size(); ++warp) of[warp] = {0, 0};
+        cell.read_epoch = time;
+        cell.read_bytes = 0;
+    }
+    cell.read_bytes |= (unsigned char)bytes;
+    if (mine.step != step_now()) {
+        bool all_seen = true;
+        for (unsigned lanes = mine.lanes & ~(1u << me % 32); lanes; lanes &= lanes - 1) {
+            all_seen = all_seen && has_seen(me / 32 * 32 + (unsigned)__builtin_ctz(lanes), mine.step);
+        }
+        // Readers that were ordered before this one need no memory. Else the earlier step stays: a race may be missed.
+        if (all_seen) mine = {0, step_now()};
+    }
+    mine.lanes |= 1u << me % 32;
+}
+
 static inline void note_read(SharedCell &cell, unsigned bytes, unsigned me, unsigned time) {
+    if (clocks_run) return note_reader(cell, bytes, me, time);
     unsigned warp = me / 32, meetings = block.meetings[warp];
     // Readers that were ordered before this one need no memory: what comes after this comes after them.
     bool alone = cell.read_epoch != time || (!cell.many_warps && cell.reader / 32u == warp && cell.read_meetings < meetings);
@@ -79,12 +133,15 @@ static inline void note_read(SharedCell &cell, unsigned bytes, unsigned me, unsi
 
 static void check_cell(SharedCell &cell, uintptr_t address, unsigned bytes, AccessKind kind) {
     unsigned me = block.current->linear, time = now();
-    bool written = cell.write_epoch == time && (cell.write_bytes & bytes), read = cell.read_epoch == time && (cell.read_bytes & bytes);
+    bool written = is_recent(cell, time) && (cell.write_bytes & bytes), read = cell.read_epoch == time && (cell.read_bytes & bytes);
     unsigned other = NOBODY;
     const char *did = "";
-    if (written && cell.writer != me && !(cell.atomic && kind == ATOMIC) && !met_since(cell.writer, cell.write_meetings)) {
+    if (written && cell.writer != me && !(cell.atomic && kind == ATOMIC) && !is_ordered(cell.writer, cell.write_meetings, cell.write_step)) {
         other = cell.writer;
         did = cell.atomic ? "updated" : "wrote";
+    } else if (clocks_run && read && kind != READ) {
+        other = unseen_reader(cell);
+        did = "read";
     } else if (read && kind != READ && (cell.reader != me || cell.many_readers) &&
                (cell.many_warps || !met_since(cell.reader, cell.read_meetings))) {
         other = cell.reader;
@@ -114,8 +171,10 @@ static void check_cell(SharedCell &cell, uintptr_t address, unsigned bytes, Acce
         cell.write_epoch = time;
         cell.write_bytes = (unsigned char)bytes;
         cell.write_meetings = block.meetings[me / 32];
+        cell.write_step = step_now();
+        if (clocks_run && bytes == 15) cell.read_epoch = 0;
         cell.atomic = kind == ATOMIC;
-        cell.on_its_way = false;
+        cell.on_its_way = cell.copied = false;
     }
 }
 
@@ -127,9 +186,20 @@ void forget_shared(uintptr_t address, unsigned size) {
     }
 }
 
+void remember_shared(uintptr_t address, unsigned size, unsigned writer, unsigned step) {
+    for (uintptr_t at = address; at < address + size; at += 4) {
+        SharedCell &cell = cells[(at - low) / 4];
+        cell.known_bytes = cell.write_bytes = 15;
+        cell.on_its_way = cell.atomic = false;
+        cell.copied = clocks_run;
+        cell.writer = (unsigned short)writer;
+        cell.write_step = step;
+    }
+}
+
 // The common case of `check_cell`, short: a read of bytes that were written before the last barrier.
 static inline bool reads_in_order(SharedCell &cell, unsigned bytes, unsigned me, unsigned time) {
-    bool good = cell.known_since == block_start && (cell.known_bytes & bytes) == bytes && (cell.write_epoch != time || cell.writer == me);
+    bool good = cell.known_since == block_start && (cell.known_bytes & bytes) == bytes && (!is_recent(cell, time) || cell.writer == me || has_seen(cell.writer, cell.write_step));
     if (!good) return false;
     note_read(cell, bytes, me, time);
     return true;
@@ -146,9 +216,14 @@ void check_shared(uintptr_t address, unsigned size, AccessKind kind) {
         report("%s %s %u bytes outside of its shared memory", here().c_str(), verb(kind), size);
         fail_launch(ILLEGAL_ADDRESS);
     }
+    if (kind != READ && products_on_their_way && is_operand(address, size) && may_report(OPERAND_WRITTEN)) {
+        report("%s %s shared memory at byte %zu that a product by wgmma reads which was not waited for", here().c_str(), verb(kind), (size_t)(address - low));
+    }
     uintptr_t end = address + size;
     for (uintptr_t at = address & ~(uintptr_t)3; at < end; at += 4) {
         unsigned from = at < address ? (unsigned)(address - at) : 0, to = end - at < 4 ? (unsigned)(end - at) : 4;
+        SharedCell &cell = cells[(at - low) / 4];
+        if (kind == READ && from == 0 && to == 4 && reads_in_order(cell, 15, block.current->linear, now())) continue;
         check_cell(cells[(at - low) / 4], at + from, ((1u << to) - 1) & ~((1u << from) - 1), kind);
     }
 }
@@ -157,7 +232,7 @@ void check_shared(uintptr_t address, unsigned size, AccessKind kind) {
 // a write after a read is the other order of the same race, which a seed brings about.
 
 struct DeviceCell {
-    unsigned launch, block, epoch, meetings;
+    unsigned launch, block, epoch, meetings, step;
     unsigned short thread;
     unsigned char bytes;
     bool atomic;
@@ -196,7 +271,7 @@ void check_races(const Allocation &allocation, uintptr_t address, unsigned size,
         if (cell.launch == launch_serial && (cell.bytes & bytes) && !(cell.atomic && kind == ATOMIC)) {
             bool same_block = cell.block == block_serial;
             // Blocks tell each other through atomics when their results may be read.
-            bool ordered = same_block ? cell.thread == me || cell.epoch != time || met_since(cell.thread, cell.meetings)
+            bool ordered = same_block ? cell.thread == me || cell.epoch != time || is_ordered(cell.thread, cell.meetings, cell.step)
                                       : block_was_atomic && kind == READ;
             if (!ordered && may_report(RACE)) {
                 report("%s %s %s, which %s %s in this launch, with nothing to order the two", here().c_str(), verb(kind),
@@ -206,7 +281,7 @@ void check_races(const Allocation &allocation, uintptr_t address, unsigned size,
         }
         if (kind != READ) {
             bool more = cell.launch == launch_serial && cell.block == block_serial && cell.thread == me && cell.epoch == time;
-            cell = {launch_serial, block_serial, time, block.meetings[me / 32], (unsigned short)me,
+            cell = {launch_serial, block_serial, time, block.meetings[me / 32], step_now(), (unsigned short)me,
                     (unsigned char)((more ? cell.bytes : 0) | bytes), kind == ATOMIC};
         }
     }

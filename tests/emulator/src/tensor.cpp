@@ -2,6 +2,7 @@
 // they were measured (MMA-Sim, arXiv 2511.10909; Khattak and Mikaitis, arXiv 2512.07004): each step brings L products
 // and the accumulator to the exponent of the largest, cuts them off after F fractional bits, adds them, and cuts the sum
 // off to f32. F = 24 and L = 8 up to compute capability 8.9, F = 25 and L = 16 from 9.0; half as many products of TF32.
+#include "tensor_core.h"
 #include "block.h"
 #include "checks.h"
 
@@ -9,9 +10,6 @@
 #include <cstring>
 
 namespace simulated {
-
-// A number as significand 2^(exponent - bits), as the unit takes it apart.
-struct Parts { int64_t significand; int exponent; bool is_finite; };
 
 // Takes apart a number of `exponent_bits` and `fraction_bits`: subnormal ones have the least exponent.
 static Parts take_apart(unsigned bits, int exponent_bits, int fraction_bits) {
@@ -22,7 +20,9 @@ static Parts take_apart(unsigned bits, int exponent_bits, int fraction_bits) {
     return {negative ? -significand : significand, (exponent ? exponent : 1) - (top >> 1), exponent != top};
 }
 
-struct Format { int exponent_bits, fraction_bits; };
+Operand operand_of(unsigned bits, Format format) {
+    return {bits, take_apart(bits, format.exponent_bits, format.fraction_bits)};
+}
 
 static unsigned as_bits(float value) {
     unsigned bits;
@@ -45,24 +45,13 @@ static int64_t shifted(int64_t value, int by) {
     return value < 0 ? -(int64_t)magnitude : (int64_t)magnitude;
 }
 
-// 2^exponent, of any exponent that an f64 has at full precision.
-static double power_of_two(int exponent) {
-    uint64_t bits = (uint64_t)(exponent + 1023) << 52;
-    double power;
-    memcpy(&power, &bits, sizeof power);
-    return power;
-}
-
 // An f64 cut off to f32.
 static float cut_off(double value) {
     float nearest = (float)value;
     return std::fabs((double)nearest) > std::fabs(value) ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
-// An operand, and what it is apart.
-struct Operand { unsigned bits; Parts parts; };
-
-static float one_step(const Operand *a, const Operand *b, int count, Format format, float accumulator, int bits_kept) {
+float one_step(const Operand *a, const Operand *b, int count, Format format, float accumulator, int bits_kept) {
     Parts sum = take_apart(as_bits(accumulator), 8, 23);
     int64_t products[16];
     int exponents[16], top = sum.significand ? sum.exponent : INT32_MIN;
@@ -96,7 +85,7 @@ static void multiply(int kind, SimulatedProduct *const lanes[32]) {
     int depth = is_tf32 ? 8 : 16, step = is_hopper ? depth : depth / 2;
     int bits_kept = (is_hopper ? 25 : 24) - settings().tensor_bits_lost;
     Operand a[16][16], b[8][16];
-    auto operand = [&](unsigned bits) { return Operand{bits, take_apart(bits, format.exponent_bits, format.fraction_bits)}; };
+    auto operand = [&](unsigned bits) { return operand_of(bits, format); };
     for (int lane = 0; lane < 32; ++lane) {
         const SimulatedProduct &of = *lanes[lane];
         int group = lane / 4, in_group = lane % 4;
@@ -143,6 +132,7 @@ static void hand_out(bool transposed, SimulatedMatrices *const lanes[32]) {
 }
 
 void meet_at_tensor_core(int kind, Thread *of) {
+    if (kind >= SIMULATED_WGMMA_FENCE) return meet_at_wgmma(kind, of);
     void *brought[32];
     for (int i = 0; i < 32; ++i) {
         brought[i] = (void *)of[i].value;
