@@ -123,12 +123,18 @@ static __device__ __forceinline__ float to_f32(float value) { return value; }
 static __device__ __forceinline__ float to_f32(Bf16 value) { return __uint_as_float((u32)value.bits << 16); }
 
 static __device__ __forceinline__ float to_f32(F16 value) {
+#ifdef SIMULATED_CUDA
     const u32 magnitude = (u32)(value.bits & 0x7fffu) << 13;
     const u32 sign = (u32)(value.bits & 0x8000u) << 16;
     // The exponent is 112 too small; an f16 subnormal is an f32 subnormal here, and becomes normal by the product.
     u32 bits = __float_as_uint(__fmul_rn(__uint_as_float(magnitude), 5.192296858534828e33f));
     if (magnitude >= (0x7c00u << 13)) bits = magnitude | INFINITE_BITS;
     return __uint_as_float(bits | sign);
+#else
+    float result;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+    return result;
+#endif
 }
 
 // Four elements of a vector from element t on; zeros from d on. `whole` says that fours are whole and lie as one.

@@ -16,21 +16,26 @@
 #include "direct.cuh"
 #include "shapes.h"
 
-// What a lane sums of its rows: the fours from element t on, `apart` elements apart. Of all rows at once, so that their
-// loads are on their way together.
-template <bool WHOLE, class Z>
+// What a lane sums of its rows: the fours from element t on, `apart` elements apart. The loads of STEPS of them of all rows
+// are on their way together, before those of the codewords, whose places wait for the labels.
+template <bool WHOLE, u32 STEPS, class Z>
 static __device__ __forceinline__ void lane_sq_l2(const Z* const (&z)[DISTANCE_EACH], const float* const (&e)[DISTANCE_EACH],
                                                   u32 d, u32 t, u32 apart, double (&sum)[DISTANCE_EACH]) {
-#pragma unroll 2
-    for (; t < d; t += apart) {
-        float4 a[DISTANCE_EACH], b[DISTANCE_EACH];
+    for (; t < d; t += STEPS * apart) {
+        float4 a[STEPS][DISTANCE_EACH], b[STEPS][DISTANCE_EACH];
 #pragma unroll
-        for (u32 i = 0; i < DISTANCE_EACH; i++) {
-            a[i] = load_four(z[i], t, d, WHOLE);
-            b[i] = load_four(e[i], t, d, WHOLE);
+        for (u32 i = 0; i < STEPS * DISTANCE_EACH; i++) {
+            a[i / DISTANCE_EACH][i % DISTANCE_EACH] = load_four(z[i % DISTANCE_EACH], t + i / DISTANCE_EACH * apart, d, WHOLE);
         }
 #pragma unroll
-        for (u32 i = 0; i < DISTANCE_EACH; i++) sum[i] = add_sq_differences(sum[i], a[i], b[i]);
+        for (u32 i = 0; i < STEPS * DISTANCE_EACH; i++) {
+            b[i / DISTANCE_EACH][i % DISTANCE_EACH] = load_four(e[i % DISTANCE_EACH], t + i / DISTANCE_EACH * apart, d, WHOLE);
+        }
+#pragma unroll
+        for (u32 i = 0; i < STEPS * DISTANCE_EACH; i++) {
+            double& of_row = sum[i % DISTANCE_EACH];
+            of_row = add_sq_differences(of_row, a[i / DISTANCE_EACH][i % DISTANCE_EACH], b[i / DISTANCE_EACH][i % DISTANCE_EACH]);
+        }
     }
 }
 
@@ -51,8 +56,10 @@ static __device__ __forceinline__ void distance_of(ExactSum (&sums)[DISTANCE_WAR
         row[i] = first_row + ((u64)i << (5 - shift));
         // What is not there, or not finite, is read as if it were the first row and codeword, and counts nothing.
         const bool is_row = row[i] < n;
-        is_finite[i] = is_row && kinds[row[i]] != KIND_NON_FINITE;
-        label[i] = is_finite[i] ? labels[row[i]] : 0;
+        // Both are on their way together.
+        const u32 its_kind = is_row ? kinds[row[i]] : KIND_NON_FINITE, its_label = is_row ? labels[row[i]] : 0;
+        is_finite[i] = its_kind != KIND_NON_FINITE;
+        label[i] = is_finite[i] ? its_label : 0;
         x[i] = z + (is_row ? row[i] : 0) * z_stride;
         e[i] = codewords + (u64)label[i] * d;
         sum[i] = 0.0;
@@ -60,10 +67,12 @@ static __device__ __forceinline__ void distance_of(ExactSum (&sums)[DISTANCE_WAR
 
     const bool whole = fours_are_whole(z, z_stride, d) && fours_are_whole(codewords, d, d);
     const u32 t = 4 * (lane - first), apart = 4u << shift;
-    if (whole) {
-        lane_sq_l2<true>(x, e, d, t, apart, sum);
+    if (whole && d > apart) {
+        lane_sq_l2<true, 2>(x, e, d, t, apart, sum);
+    } else if (whole) {
+        lane_sq_l2<true, 1>(x, e, d, t, apart, sum);
     } else {
-        lane_sq_l2<false>(x, e, d, t, apart, sum);
+        lane_sq_l2<false, 1>(x, e, d, t, apart, sum);
     }
 #pragma unroll
     for (u32 i = 0; i < DISTANCE_EACH; i++) {

@@ -15,9 +15,16 @@
 #define TENSOR_COLS 128 // codewords of a tile of assign_tensor.cu; what it reads per codeword is padded to whole tiles
 #define TENSOR_DEPTH 32 // halves of depth that a stage of assign_tensor.cu holds
 #define TENSOR_STAGES 3 // stages of assign_tensor.cu
-#define TENSOR_ALIGN 8 // halves of which rows of 16-bit operands are whole multiples
+#define TENSOR_TILE 128 // vectors of a tile of 16-bit operands (tensor_tiles.cuh)
+#define TENSOR_ALIGN 16 // halves of which 16-bit operands are whole multiples
 #define TENSOR_WARP_PACKS 8 // rows that a warp of rows_tensor.cu packs at least
 #define TENSOR_SHIFT 13 // exponent of the scale of 16-bit operands over that of f32 ones: magnitudes stay below 2^15
+#define WGMMA_ROWS 256 // rows of a block of assign_tensor_sm90a.cu
+#define WGMMA_THREADS 384 // threads of a block of assign_tensor_sm90a.cu
+#define WGMMA_DEPTH 64 // halves of depth of a stage of assign_tensor_sm90a.cu
+#define WGMMA_RESIDENT 256 // halves of rows that stay in shared memory
+#define WGMMA_STAGES 5 // stages of codewords in shared memory
+#define WGMMA_SHARED 217776 // bytes of shared memory of assign_tensor_sm90a.cu
 #define SHORT_LIST 32 // codewords of an open row that assign_tensor_list_f16 lists and short_list.cu compares
 #define SHORT_LIST_WARPS 8 // warps, one per open row, of a block of short_list.cu
 #define LOOK_WARPS 8 // warps of a block of look.cu

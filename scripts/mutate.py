@@ -198,9 +198,15 @@ def dependents(file):
     return {name[:-3] for name in names if name.endswith(".cu")}
 
 
+def with_headers(path):
+    """The text of a kernel file, behind those of the headers that it names: they may hold entry points, too."""
+    text = path.read_text()
+    return "".join((KERNELS / name).read_text() for name in re.findall(r'#include "(\w+\.cuh)"', text)) + text
+
+
 def entries_of(stem):
     """The names of the kernels of a file."""
-    parts = (KERNELS / f"{stem}.cu").read_text().split('extern "C" __global__')[1:]
+    parts = with_headers(KERNELS / f"{stem}.cu").split('extern "C" __global__')[1:]
     return {re.search(r"(\w+)\(", re.sub(r"__launch_bounds__\([^)]*\)", "", part))[1] for part in parts}
 
 
@@ -210,7 +216,7 @@ def launch_mutants(only):
     for path in sorted(KERNELS.glob("*.cu")):
         if only and path.name not in only:
             continue
-        for part in path.read_text().split('extern "C" __global__')[1:]:
+        for part in with_headers(path).split('extern "C" __global__')[1:]:
             signature = re.sub(r"__launch_bounds__\([^)]*\)", "", part)
             kernel, parameters = re.match(r"\s*(?:void)?\s*(\w+)\(([^)]*)\)", signature).groups()
             parameters = [" ".join(it.split()) for it in parameters.split(",")]

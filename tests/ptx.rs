@@ -306,7 +306,13 @@ fn every_kernel_of_this_tree_is_shipped_fresh_and_readable_by_every_driver_of_cu
         assert_eq!(shipped.isa, (8, 0), "{name}: newer PTX is refused by the drivers 525 to 570");
         assert!(shipped.text.lines().any(|line| line == target), "{name}: no line {target}");
 
+        // Headers may hold entry points, too.
         let text = fs::read_to_string(source).unwrap();
+        let included = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix(".cuh\""));
+        let headers: Vec<String> = included
+            .map(|header| fs::read_to_string(source.with_file_name(header).with_extension("cuh")).unwrap())
+            .collect();
+        let text = headers.concat() + &text;
         let mut entries: Vec<&str> = shipped.entries().collect();
         entries.sort_unstable();
         assert_eq!(entries, declared(&text), "{name}");

@@ -1,6 +1,6 @@
 //! Kernels launched alone, without the crate's own wrappers.
 
-use codeword::backend::cuda::ptx::KERNELS;
+use codeword::backend::cuda::ptx::{Arch, KERNELS};
 use codeword::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig};
 use codeword::cuda::cudarc::nvrtc::Ptx;
 use std::sync::Arc;
@@ -12,9 +12,15 @@ pub fn open(stem: &str, entry: &str) -> (Arc<CudaStream>, CudaFunction) {
     (stream, kernel)
 }
 
-/// Another kernel for work on a stream.
+/// Another kernel for work on a stream: the one that every device runs.
 pub fn open_in(stream: &CudaStream, stem: &str, entry: &str) -> CudaFunction {
-    let kernel = KERNELS.iter().find(|kernel| kernel.stem == stem).expect("there is such a kernel");
+    open_for(stream, stem, entry, Arch::Compute80)
+}
+
+/// The design of a kernel for an architecture.
+pub fn open_for(stream: &CudaStream, stem: &str, entry: &str, arch: Arch) -> CudaFunction {
+    let kernel =
+        KERNELS.iter().find(|kernel| kernel.stem == stem && kernel.arch == arch).expect("there is such a kernel");
     let text = kernel.shipped.or(kernel.built).expect("scripts/ptx.sh has run").text;
     let module = stream.context().load_module(Ptx::from_src(text)).expect("the module loads");
     module.load_function(entry).expect("it is there")

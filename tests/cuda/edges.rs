@@ -5,6 +5,7 @@ use crate::alone::{open, threads};
 use crate::common::{self, Numbers, assert_same_bits, assert_same_labels, matrix};
 use crate::filter;
 use crate::simulated::{Machine, pass_on_each};
+use crate::tiles::in_tiles;
 use codeword::backend::cuda::shapes::TENSOR_THREADS;
 use codeword::backend::reference;
 use codeword::cuda::cudarc::driver::{DeviceRepr, PushKernelArg};
@@ -434,8 +435,8 @@ fn sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width() {
         let (stream, kernel) = open("assign_tensor", "assign_tensor_f16");
         // One row of one number; of 129 codewords, in two tiles, the first and the last are in question: subnormals whose
         // products would be lost beside 1. The row's and the first codeword's low byte is full, the last one's empty:
-        // read a second time beyond the width of 8, they would make the first the nearer.
-        let (m, padded, width) = (129usize, 256usize, 8usize);
+        // read a second time beyond the width of 16, they would make the first the nearer.
+        let (m, padded, width) = (129usize, 256usize, 16usize);
         let bits = [0x00ffu16, 0x0200];
         let mut row = vec![0u16; width];
         row[0] = bits[0];
@@ -447,7 +448,7 @@ fn sums_on_tensor_cores_start_from_zero_and_hold_nothing_beyond_the_width() {
         (halves[0], halves[128]) = (0.0, 0.0);
         // The norm, the square and the rounding of the row count nothing; half of the codewords' squares count once.
         let facts = stream.clone_htod(&[0.0f32, 0.0, 0.0, -1.0]).unwrap();
-        let [row, codewords] = [&row, &codewords].map(|it| stream.clone_htod(it).unwrap());
+        let [row, codewords] = [&row, &codewords].map(|it| stream.clone_htod(&in_tiles(it, width)).unwrap());
         let halves = stream.clone_htod(&halves).unwrap();
         let zeros = stream.alloc_zeros::<f32>(padded).unwrap();
         let of_codewords: Vec<u32> = (0..m as u32).collect();

@@ -4,6 +4,7 @@
 use crate::alone::{open, threads};
 use crate::common::{Numbers, sq_l2};
 use crate::simulated::{Machine, pass_on_each};
+use crate::tiles::in_tiles;
 use codeword::backend::cuda::shapes::{SHORT_LIST, SHORT_LIST_WARPS, TENSOR_THREADS};
 use codeword::cuda::cudarc::driver::PushKernelArg;
 use codeword::f16;
@@ -19,7 +20,7 @@ fn every_codeword_whose_score_reaches_the_threshold_is_listed_whoever_takes_the_
         let (stream, kernel) = open("assign_tensor", "assign_tensor_list_f16");
         let mut numbers = Numbers::new(91);
         // Three tiles of open rows, among others, and three of codewords; more stages than there is room for.
-        let (n, open_rows, m, width) = (330usize, 300usize, 300usize, 104usize);
+        let (n, open_rows, m, width) = (330usize, 300usize, 300usize, 112usize);
         let padded = m.next_multiple_of(128);
         let (rows, codewords) = (numbers.integers(n * width, 3), numbers.integers(m * width, 3));
         let halves: Vec<f32> =
@@ -43,7 +44,8 @@ fn every_codeword_whose_score_reaches_the_threshold_is_listed_whoever_takes_the_
         }
         let facts: Vec<f32> = (0..n).flat_map(|_| [0.0, 1.0, 0.0, -1.0]).collect();
         let bits = |values: &[f32]| values.iter().map(|&value| f16::from_f32(value).to_bits()).collect::<Vec<u16>>();
-        let [rows, codewords] = [&rows, &codewords].map(|values| stream.clone_htod(&bits(values)).unwrap());
+        let [rows, codewords] =
+            [&rows, &codewords].map(|values| stream.clone_htod(&in_tiles(&bits(values), width)).unwrap());
         let [facts, halves, thresholds] = [&facts, &halves, &thresholds].map(|it| stream.clone_htod(it).unwrap());
         let zeros = stream.alloc_zeros::<f32>(padded).unwrap();
         let (again, count) = (stream.clone_htod(&again).unwrap(), stream.clone_htod(&[open_rows as u32]).unwrap());

@@ -28,4 +28,6 @@ mod scan;
 mod streams;
 mod tensor;
 mod tensor_model;
+mod tiles;
 mod top_k;
+mod turns;

@@ -40,7 +40,7 @@ fn adversarial_data_and_golden_cases_by_tensor_cores() {
 #[test]
 fn sizes_around_every_tile_and_stage() {
     pass_on_each(machines(), "tensor::sizes_around_every_tile_and_stage", || {
-        // Rows and codewords by 128, warps of 64 x 64; depth by 8, 16 and 32, and more stages than there is room for.
+        // Rows and codewords by 128, warps of 64 x 64; depth by 16 and 32, and more stages than there is room for.
         let sizes = [
             (1, 2, 31),
             (2, 3, 32),

@@ -1,11 +1,13 @@
 //! Sums of products on tensor cores, bit for bit against the model of the architecture that src/backend/cuda/tensor.rs
-//! and the simulated device rest on, transcribed here a second time. On a real device (CODEWORD_TEST_REQUIRE=cuda) this
+//! and the simulated device rest on, transcribed a second time (tests/common/products.rs). On a real device (CODEWORD_TEST_REQUIRE=cuda) this
 //! says whether the model is the device's.
 
-use crate::alone::{open, threads};
+use crate::alone::{open_for, threads};
 use crate::common::Numbers;
+use crate::common::products::modelled;
 use crate::simulated::{Machine, pass_on_each};
-use codeword::cuda::cudarc::driver::PushKernelArg;
+use codeword::backend::cuda::ptx::Arch;
+use codeword::cuda::cudarc::driver::{CudaContext, PushKernelArg};
 use codeword::f16;
 
 /// Rows, columns and steps of depth of a product.
@@ -21,43 +23,6 @@ fn model(capability: (i32, i32)) -> Option<(usize, i32)> {
         (9, 0) => Some((16, 25)),
         _ => None,
     }
-}
-
-/// A number in units of 2^-48, of which every product of two f16 and every sum of such is a multiple.
-fn units(x: f16) -> i128 {
-    (f64::from(x) * 2f64.powi(24)) as i128
-}
-
-/// The exponent of an f16, that of the least normal number for all below it.
-fn exponent(x: f16) -> i32 {
-    (f64::from(x).abs().log2().floor() as i32).max(-14)
-}
-
-/// Cut off towards zero to a multiple of 2^`unit`.
-fn cut_off(value: i128, unit: i32) -> i128 {
-    let by = unit + 48;
-    if by > 0 { value / (1 << by) * (1 << by) } else { value }
-}
-
-/// Where the leading bit of a value in units of 2^-48 is.
-fn leading(value: i128) -> i32 {
-    value.unsigned_abs().ilog2() as i32 - 48
-}
-
-/// The sum of products as the model has it, in units of 2^-48.
-fn modelled(a: &[f16], b: &[f16], (products, bits): (usize, i32)) -> i128 {
-    let mut sum = 0i128;
-    for (a, b) in a.chunks(products).zip(b.chunks(products)) {
-        let terms: Vec<(i128, i32)> =
-            a.iter().zip(b).map(|(&a, &b)| (units(a) * units(b), exponent(a) + exponent(b))).collect();
-        let of_sum = (sum != 0).then(|| leading(sum));
-        let exponents = terms.iter().filter(|term| term.0 != 0).map(|term| term.1);
-        let Some(top) = exponents.chain(of_sum).max() else { continue };
-        let total: i128 = terms.iter().map(|term| term.0).chain([sum]).map(|value| cut_off(value, top - bits)).sum();
-        // To the 24 bits of an f32, towards zero.
-        sum = if total == 0 { 0 } else { cut_off(total, leading(total) - 23) };
-    }
-    sum
 }
 
 /// Operands of one sort: each side row by row.
@@ -102,7 +67,7 @@ fn sums_of_products_are_those_of_the_model_bit_for_bit() {
         [Machine::new()].into_iter().chain(others),
         "tensor_model::sums_of_products_are_those_of_the_model_bit_for_bit",
         || {
-            let (stream, product) = open("tensor_check", "tensor_check_f16");
+            let stream = CudaContext::new(0).unwrap().new_stream().unwrap();
             let capability = stream.context().compute_capability().unwrap();
             let Some(model) = model(capability) else {
                 return println!("skipped: there is no model of compute capability {capability:?}");
@@ -113,31 +78,51 @@ fn sums_of_products_are_those_of_the_model_bit_for_bit() {
             };
             let (a, b) = (bits(|problem| &problem.a), bits(|problem| &problem.b));
             let (a, b) = (stream.clone_htod(&a).unwrap(), stream.clone_htod(&b).unwrap());
-            let mut sums = stream.alloc_zeros::<f32>(problems.len() * ROWS * COLS).unwrap();
-            let mut launch = stream.launch_builder(&product);
-            let depth = DEPTH as u32;
-            launch.arg(&a).arg(&b).arg(&mut sums).arg(&depth);
-            // SAFETY: a warp per problem, of the sizes that the header of the kernel names.
-            unsafe { launch.launch(threads(problems.len() as u32, 32)) }.unwrap();
-            let sums = stream.clone_dtoh(&sums).unwrap();
-            let mut off = Vec::new();
-            for (problem, sums) in problems.iter().zip(sums.chunks(ROWS * COLS)) {
-                for (i, &got) in sums.iter().enumerate() {
-                    let (a, b) = (&problem.a[i / COLS * DEPTH..][..DEPTH], &problem.b[i % COLS * DEPTH..][..DEPTH]);
-                    let expected = modelled(a, b, model);
-                    // Both are multiples of 2^-48 with 24 bits: exact in f64.
-                    if f64::from(got) * 2f64.powi(48) != expected as f64 {
-                        off.push(format!(
-                            "{}: {got:e}, not {:e}: {a:?} {b:?}",
-                            problem.name,
-                            expected as f64 * 2f64.powi(-48)
-                        ));
+            // By the instructions that all have, and by those that one architecture has alone.
+            let entries = [
+                (Arch::Compute80, "tensor_check_f16", 32),
+                (Arch::Compute90a, "tensor_check_f16", 32),
+                (Arch::Compute90a, "tensor_check_wgmma_f16", 128),
+            ];
+            for (arch, entry, of_block) in entries {
+                if !arch.runs_on(capability) {
+                    continue;
+                }
+                let product = open_for(&stream, "tensor_check", entry, arch);
+                let mut sums = stream.alloc_zeros::<f32>(problems.len() * ROWS * COLS).unwrap();
+                let mut launch = stream.launch_builder(&product);
+                let depth = DEPTH as u32;
+                launch.arg(&a).arg(&b).arg(&mut sums).arg(&depth);
+                // SAFETY: a block per problem, of the sizes that the header of the kernel names.
+                unsafe { launch.launch(threads(problems.len() as u32, of_block)) }.unwrap();
+                let sums = stream.clone_dtoh(&sums).unwrap();
+                let mut off = Vec::new();
+                for (problem, sums) in problems.iter().zip(sums.chunks(ROWS * COLS)) {
+                    for (i, &got) in sums.iter().enumerate() {
+                        let (a, b) = (&problem.a[i / COLS * DEPTH..][..DEPTH], &problem.b[i % COLS * DEPTH..][..DEPTH]);
+                        let expected = modelled(a, b, model);
+                        // Both are multiples of 2^-48 with 24 bits: exact in f64.
+                        if f64::from(got) * 2f64.powi(48) != expected as f64 {
+                            off.push(format!(
+                                "{}: {got:e}, not {:e}: {a:?} {b:?}",
+                                problem.name,
+                                expected as f64 * 2f64.powi(-48)
+                            ));
+                        }
                     }
                 }
+                let all = problems.len() * ROWS * COLS;
+                println!(
+                    "compute capability {capability:?}, {entry} of {arch:?}: {} of {all} sums are not the model's",
+                    off.len()
+                );
+                assert!(
+                    off.is_empty(),
+                    "{arch:?}: {} of {all} sums, such as\n{}",
+                    off.len(),
+                    off[..off.len().min(3)].join("\n")
+                );
             }
-            let all = problems.len() * ROWS * COLS;
-            println!("compute capability {capability:?}: {} of {all} sums are not the model's", off.len());
-            assert!(off.is_empty(), "{} of {all} sums, such as\n{}", off.len(), off[..off.len().min(3)].join("\n"));
         },
     );
 }

@@ -125,7 +125,12 @@ impl Context {
         self.inner.multiprocessors.saturating_mul(per_multiprocessor)
     }
 
-    /// The kernel `entry` of kernels/`stem`.cu; loaded once.
+    /// What the kernel of `stem` that this device gets was compiled for.
+    pub(super) fn arch(&self, stem: &'static str) -> Result<ptx::Arch> {
+        Ok(ptx::choose(&ptx::KERNELS, stem, self.inner.capability)?.arch)
+    }
+
+    /// The kernel `entry` of kernels/`stem`.cu, or of its design for this device alone; loaded once.
     pub(super) fn function(&self, stem: &'static str, entry: &'static str) -> Result<CudaFunction> {
         let mut loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.functions.get(entry) {

@@ -2,7 +2,7 @@
 //! f32, or our own on tensor cores. Each leaves the same labels, for what it cannot settle is looked at again.
 
 use super::assign::{SCORE_BLOCKS, assign, parts_len};
-use super::assign_tensor::{self, TENSOR_BLOCKS, assign_tensor, list_tensor};
+use super::assign_tensor::{self, assign_tensor, list_tensor};
 use super::assign_tile::assign_tile;
 use super::block::Block;
 use super::codebook::DeviceCodebook;
@@ -11,8 +11,8 @@ use super::gemm::{Gemm, Tile};
 use super::memory::{Buffer, Out};
 use super::queue::Queue;
 use super::rows::{Packing, Rows, rows};
-use super::rows_tensor::{rows_tensor, width};
-use super::shapes::{SCORE_ROWS, TENSOR_ROWS};
+use super::rows_tensor::{halves_len, rows_tensor, width};
+use super::shapes::{SCORE_ROWS, TENSOR_ROWS, TENSOR_TILE};
 use super::short_list::{ShortLists, short_list};
 use super::tensor;
 use crate::error::{Error, Result};
@@ -147,8 +147,8 @@ impl FilterPlan {
             Design::Tensor => {
                 // Made here, where waiting for the device is no surprise.
                 codebook.tensor(op)?;
-                let (n, places) = (n.next_multiple_of(TENSOR_ROWS as usize), codebook.context.waves(TENSOR_BLOCKS));
-                let parts = assign_tensor::parts_len(n, codebook.m, places);
+                let n = n.next_multiple_of(TENSOR_ROWS as usize);
+                let parts = assign_tensor::parts_len(&codebook.context, n, codebook.m)?;
                 FilterPlan::Tensor { parts, width: width(codebook.d) }
             }
         })
@@ -170,7 +170,9 @@ impl FilterPlan {
     pub fn bytes(&self) -> usize {
         match *self {
             FilterPlan::Cublas { rows, cols, workspace } => rows as usize * (cols as usize * 4 + 16) + workspace,
-            FilterPlan::Simt { parts } | FilterPlan::Tensor { parts, .. } => parts * 4,
+            FilterPlan::Simt { parts } => parts * 4,
+            // The last tile of the rows may hold one alone.
+            FilterPlan::Tensor { parts, width } => parts * 4 + 2 * (TENSOR_TILE - 1) as usize * width as usize,
         }
     }
 
@@ -198,7 +200,7 @@ pub(super) enum Filter {
     },
     Tensor {
         parts: Buffer<u32>,
-        /// `[capacity, width]`: the rows as f16.
+        /// Tiles of `[capacity, width]`: the rows as f16.
         halves: Buffer<u16>,
         lists: Box<ShortLists>,
     },
@@ -216,7 +218,7 @@ impl Filter {
             }
             FilterPlan::Simt { parts } => Ok(Filter::Simt { parts: queue.alloc(parts)? }),
             FilterPlan::Tensor { parts, width } => {
-                let halves = queue.alloc(capacity as usize * width as usize)?;
+                let halves = queue.alloc(halves_len(capacity as usize, width))?;
                 Ok(Filter::Tensor {
                     parts: queue.alloc(parts)?,
                     halves,
@@ -339,6 +341,19 @@ mod tests {
         for name in ["", "CUBLAS", "cublas ", "tensors"] {
             assert_eq!(Design::parse(name), Err(name.into()));
         }
+    }
+
+    #[test]
+    fn what_is_planned_for_tensor_cores_covers_the_last_tile() {
+        let (parts, width) = (1000, 272);
+        let plan = FilterPlan::Tensor { parts, width };
+        for capacity in [1, 2, 127, 128, 129, 1000] {
+            let lists = capacity * ShortLists::BYTES_PER_ROW;
+            let taken = 4 * parts + 2 * halves_len(capacity, width) + lists;
+            let planned = plan.bytes() + capacity * plan.bytes_per_row();
+            assert!(planned >= taken, "{capacity}: {planned} for {taken}");
+        }
+        assert_eq!(plan.bytes() + plan.bytes_per_row(), 4 * parts + 2 * 128 * 272 + ShortLists::BYTES_PER_ROW);
     }
 
     #[test]

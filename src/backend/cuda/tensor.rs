@@ -7,6 +7,7 @@
 
 use super::context::Context;
 use super::memory::Buffer;
+use super::ptx::Arch;
 use super::queue::Queue;
 use crate::error::Result;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
@@ -86,26 +87,43 @@ fn worst(op: &'static str, context: &Context, model: Model) -> Result<f64> {
     let (a, b) = (queue.upload(&bits(|problem| &problem.a))?, queue.upload(&bits(|problem| &problem.b))?);
     let mut sums = vec![0.0f32; problems.len() * ROWS * COLS];
     let mut on_device = queue.alloc(sums.len())?;
-    launch(&queue, &a, &b, &mut on_device, problems.len() as u32)?;
-    queue.copy_out(on_device.read(), &mut sums)?;
-    queue.synchronize()?;
     let bound = model.accumulation(DEPTH);
-    let worst = problems.iter().zip(sums.chunks(ROWS * COLS)).map(|(problem, sums)| problem.worst(sums, bound));
-    Ok(worst.fold(0.0, f64::max))
+    // By all instructions that the filter pass of this device uses: entry points and their threads.
+    let entries: &[(&str, u32)] = match context.arch("assign_tensor")? {
+        Arch::Compute80 => &[("tensor_check_f16", 32)],
+        Arch::Compute90a => &[("tensor_check_f16", 32), ("tensor_check_wgmma_f16", 128)],
+    };
+    let mut worst = 0.0f64;
+    for &(entry, threads) in entries {
+        launch(&queue, entry, threads, &a, &b, &mut on_device, problems.len() as u32)?;
+        queue.copy_out(on_device.read(), &mut sums)?;
+        queue.synchronize()?;
+        let errors = problems.iter().zip(sums.chunks(ROWS * COLS)).map(|(problem, sums)| problem.worst(sums, bound));
+        worst = errors.fold(worst, f64::max);
+    }
+    Ok(worst)
 }
 
 /// Sums of `problems` products of [`ROWS`] by [`COLS`] vectors of [`DEPTH`] elements.
-fn launch(queue: &Queue, a: &Buffer<u16>, b: &Buffer<u16>, sums: &mut Buffer<f32>, problems: u32) -> Result<()> {
+fn launch(
+    queue: &Queue,
+    entry: &'static str,
+    threads: u32,
+    a: &Buffer<u16>,
+    b: &Buffer<u16>,
+    sums: &mut Buffer<f32>,
+    problems: u32,
+) -> Result<()> {
     let count = problems as usize;
     assert!(count * ROWS * DEPTH <= a.read().len() && count * COLS * DEPTH <= b.read().len(), "check 2");
     assert!(count * ROWS * COLS <= sums.read().len(), "check 2");
     let depth = DEPTH as u32;
-    let config = LaunchConfig { grid_dim: (problems, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: 0 };
-    let function = queue.context.function("tensor_check", "tensor_check_f16")?;
+    let config = LaunchConfig { grid_dim: (problems, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
+    let function = queue.context.function("tensor_check", entry)?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(a).arg(b).arg(sums).arg(&depth);
     // SAFETY: checks 1 to 3; the kernel reads no index from memory.
-    unsafe { queue.launch("tensor_check_f16", &mut launch, config) }
+    unsafe { queue.launch(entry, &mut launch, config) }
 }
 
 /// `[ROWS, DEPTH]` and `[COLS, DEPTH]`.
