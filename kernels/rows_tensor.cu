@@ -25,8 +25,8 @@
 //         2 j + 1, which hold the same eight halves of both, exchange them: their two stores fill 32 bytes, all that device
 //         memory moves at least. Bound by memory.
 // Source  ours.
-// Measured on an H200: 131,072 x 256 of f32 in 77 us, 2.6 TB/s of the 4.3 that a copy moves; of the layout before, row
-//         by row.
+// Measured on an H200: 131,072 x 256 of f32 in 55 us, 3.6 TB/s of the 4.3 that a copy moves; x 128 in 37 us. With one row at
+//         a time and conversions in software 77.
 #include "ptx.cuh"
 #include "rows.cuh"
 #include "shapes.h"

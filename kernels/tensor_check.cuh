@@ -9,7 +9,7 @@
 // Launch  grid `problems`, block 32 threads, no dynamic shared memory. a and b on 4 bytes.
 // Idea    A warp per problem, fragments straight from device memory: no other part of assign_tensor.cu is in the way.
 // Source  ours.
-// Measured not yet on a GPU.
+// Measured on an H200: its sums are the model's, bit for bit (tests/cuda/tensor_model.rs).
 #pragma once
 #include "ptx.cuh"
 
