@@ -46,7 +46,7 @@
 //         267 TFLOP/s. Tensor cores are busy for 45 % of the time, issue slots for 42 %: three quarters of the time pass in
 //         the loop over stages, where the two warps of a scheduler wait for fixed latencies. Tried and slower: warps of
 //         64 x 32, four to a scheduler (291 us); rows of the epilogue in turn, and the copies between the two steps of a
-//         stage (274 us). Listing the 5200 open rows takes 25 us.
+//         stage (274 us). Listing the 5200 open rows took 25 us, in tiles 31.
 #include "assign_tensor.cuh"
 
 extern "C" __global__ void __launch_bounds__(TENSOR_THREADS, 2)

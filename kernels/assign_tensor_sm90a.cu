@@ -2,15 +2,15 @@
 // and run beside the warps that ask for products (wgmma).
 //
 // Inputs, outputs, numbers: those of assign_tensor_f16 in assign_tensor.cu. What is read per codeword lies on 16 bytes.
-// Launch  assign_tensor_f16: grid (blocks, splits), as many blocks as there are multiprocessors, or WGMMA_ROWS rows, for each
-//         split, which take WGMMA_ROWS rows in turn; block WGMMA_THREADS threads in one dimension, WGMMA_SHARED bytes of
-//         dynamic shared memory. The other entry points: as in assign_tensor.cu.
+// Launch  assign_tensor_f16: grid (min(ceil(n / WGMMA_ROWS), multiprocessors), splits), any less will do: blocks take
+//         WGMMA_ROWS rows in turn; block WGMMA_THREADS threads in one dimension, WGMMA_SHARED bytes of dynamic shared
+//         memory. The other entry points: as in assign_tensor.cu.
 // Idea    Two groups of four warps have 128 rows each, by 128 codewords at a time; one thread of a third group sends for
 //         what they read. Operands lie in device memory as the products read them (tensor_tiles.cuh), so a bulk copy
 //         brings a stage of 64 halves of depth in one piece. Rows of up to WGMMA_RESIDENT halves are copied once and
 //         stay, while codewords pass by, and the next ones come as soon as there is room; longer ones pass by in stages
-//         too. The groups take turns: while one looks at its scores, the products of the other run. A group's scores are in
-//         registers: 128 of a thread, of four rows. Threads of different trades wait for nothing but barriers in shared
+//         too. Where rows stay, the groups take turns: while one looks at its scores, the products of the other run. A
+//         group's scores are in registers: 128 of a thread, of four rows. Threads of different trades wait for nothing but barriers in shared
 //         memory that count arrivals and bytes, so nobody waits for more than he needs.
 //         The machine code of a stage (ptxas 13): 8 HGMMA.64x128x16; the epilogue of a tile some 1050 instructions, of
 //         them 384 FFMA and 660 that choose. One block a multiprocessor, no spill.
@@ -19,7 +19,7 @@
 //         A group looks at its scores for longer than its products take: ALU instructions of one warp a scheduler, of whose
 //         samples a quarter wait for dispatch while products of the other group run. Without turns 2.27 ms. Tried: scores
 //         that carry their column in the lowest bits (the compiler spills: 2.4 ms), one bound for a tile in place of each
-//         codeword's (1.67 ms, with the former 1.61; not taken: a long codeword would open the rows of its tile), the next
+//         codeword's (1.67 ms, both together 1.61; not taken: a long codeword would open the rows of its tile), the next
 //         rows sent to the second-level cache (no gain), a block for every 256 rows (138 us).
 #include "assign_tensor.cuh"
 
@@ -114,7 +114,8 @@ static __device__ __forceinline__ void send_for_operands(const WgmmaBlock& block
                 copy_bulk(block.cols_at(ring.at), col_at + done, bytes, full);
                 for (u32 g = 0; with_rows && g < WGMMA_GROUPS; g++) {
                     // A group without rows has the last ones, and settles nothing.
-                    const u32 own_tile = row_block * WGMMA_GROUPS + g, row_tile = own_tile < last_row_tile ? own_tile : last_row_tile;
+                    const u32 own_tile = row_block * WGMMA_GROUPS + g;
+                    const u32 row_tile = own_tile < last_row_tile ? own_tile : last_row_tile;
                     copy_bulk(block.rows_at(g, block.rows_stay ? staying.at : ring.at),
                               all_rows + row_tile * tile_bytes + done, bytes, full);
                 }

@@ -16,7 +16,7 @@
 //         those of rows.cu, times 2^TENSOR_SHIFT on either side: magnitudes lie in [2^13, 2^15), below it where the row
 //         is much shorter than the codewords. lengths and bounds of codewords are 2^-20 longer than that, for what the
 //         epilogue of assign_tensor.cu rounds.
-// Launch  rows: a block takes ROWS_PER_BLOCK x max(TENSOR_WARP_PACKS, 64 / L) rows, where L lanes share a row: the
+// Launch  rows: a block takes ROWS_PER_BLOCK x max(TENSOR_WARP_PACKS, 64 / L) rows, where L lanes share two rows: the
 //         smallest power of two that has one for every four halves, 32 at most; a grid of as many blocks as cover whole
 //         tiles. Codewords: grid padded / (2 ROWS_PER_BLOCK), a warp for each two. Block 32 x ROWS_PER_BLOCK threads in
 //         one dimension, no dynamic shared memory. halves and facts on 16 bytes.
@@ -25,7 +25,7 @@
 //         2 j + 1, which hold the same eight halves of both, exchange them: their two stores fill 32 bytes, all that device
 //         memory moves at least. Bound by memory.
 // Source  ours.
-// Measured on an H200: 131,072 x 256 of f32 in 55 us, 3.6 TB/s of the 4.3 that a copy moves; x 128 in 37 us. With one row at
+// Measured on an H200: 131,072 x 256 of f32 in 55 to 57 us, 3.6 TB/s of the 4.3 that a copy moves; x 128 in 37 us. With one row at
 //         a time and conversions in software 77.
 #include "ptx.cuh"
 #include "rows.cuh"
@@ -34,7 +34,7 @@
 
 static_assert(ROWS_PER_BLOCK * WARP <= 1024, "a block holds at most 1024 threads");
 static_assert(TENSOR_SHIFT <= 13, "halves stay below 2^15 < 65504");
-static_assert(TENSOR_ALIGN >= 16, "four lanes or more share a row");
+static_assert(TENSOR_ALIGN >= 16, "four lanes or more share two rows");
 static_assert(TENSOR_TILE % (ROWS_PER_BLOCK * TENSOR_WARP_PACKS) == 0 && TENSOR_TILE % (ROWS_PER_BLOCK * 16) == 0,
               "blocks are parts of tiles");
 static_assert(TENSOR_COLS % (2 * ROWS_PER_BLOCK) == 0 && TENSOR_COLS % TENSOR_TILE == 0, "padding is whole blocks and tiles");

@@ -16,7 +16,7 @@
 #define TENSOR_DEPTH 32 // halves of depth that a stage of assign_tensor.cu holds
 #define TENSOR_STAGES 3 // stages of assign_tensor.cu
 #define TENSOR_TILE 128 // vectors of a tile of 16-bit operands (tensor_tiles.cuh)
-#define TENSOR_ALIGN 16 // halves of which 16-bit operands are whole multiples
+#define TENSOR_ALIGN 16 // the width of 16-bit operands is a multiple of this
 #define TENSOR_WARP_PACKS 8 // rows that a warp of rows_tensor.cu packs at least
 #define TENSOR_SHIFT 13 // exponent of the scale of 16-bit operands over that of f32 ones: magnitudes stay below 2^15
 #define WGMMA_ROWS 256 // rows of a block of assign_tensor_sm90a.cu

@@ -8,8 +8,9 @@ use codeword::{
 };
 
 pub fn on<E: Element>(codewords: MatrixView<'_, E>) -> Codebook {
-    let device = Device::cuda(0).expect("the simulated device opens");
-    Codebook::new(codewords, &device).expect("a codebook of finite numbers")
+    // Opened once: a real driver compiles the kernels each time.
+    thread_local!(static DEVICE: Device = Device::cuda(0).expect("the device opens"));
+    DEVICE.with(|device| Codebook::new(codewords, device)).expect("a codebook of finite numbers")
 }
 
 pub fn gaussians(numbers: &mut Numbers, rows: usize, d: usize) -> Matrix<f32> {

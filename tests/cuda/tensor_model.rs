@@ -118,7 +118,7 @@ fn sums_of_products_are_those_of_the_model_bit_for_bit() {
                 );
                 assert!(
                     off.is_empty(),
-                    "{arch:?}: {} of {all} sums, such as\n{}",
+                    "{entry} of {arch:?}: {} of {all} sums, such as\n{}",
                     off.len(),
                     off[..off.len().min(3)].join("\n")
                 );

@@ -13,7 +13,7 @@ use crate::error::Result;
 use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 
-/// Blocks that a multiprocessor holds, of the pass that lists and of the first one where no other is said.
+/// Blocks that a multiprocessor holds, of both passes of assign_tensor.cu.
 const TENSOR_BLOCKS: u32 = 2;
 
 /// The blocks of the design of `assign_tensor_f16` that a device gets.

@@ -38,8 +38,8 @@ pub(super) fn distance(
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(&z).arg(&z_stride).arg(&codebook.codewords).arg(&block.kinds).arg(labels).arg(sq_distances);
     launch.arg(&n).arg(&codebook.d).arg(&codebook.bounds.sq_l2_f64);
-    // SAFETY: checks 1 to 4; labels come from assign.cu and look.cu, those of rows that are not finite are written,
-    // and nothing is read by them.
+    // SAFETY: checks 1 to 4; labels of finite rows are below k, the filter pass and what follows it wrote
+    // them; those of other rows are written, and nothing is read by them.
     unsafe { queue.launch(entry, &mut launch, config) }
 }
 

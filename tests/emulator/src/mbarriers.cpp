@@ -214,7 +214,8 @@ EXPORTED void simulated_mbarrier_wait(void *pointer, unsigned parity, int line) 
 EXPORTED void simulated_copy_bulk(void *to, const void *from, unsigned bytes, void *pointer, int line) {
     Mbarrier &barrier = barrier_at(pointer, "reports to", line);
     check_visible(barrier, "reports to", line);
-    const char *wrong = !is_shared((uintptr_t)to)           ? "to what is not shared memory"
+    bool all_shared = is_shared((uintptr_t)to) && is_shared((uintptr_t)to + (bytes ? bytes - 1 : 0));
+    const char *wrong = !all_shared                         ? "to what is not shared memory"
                       : !is_device_address((uintptr_t)from) ? "from what is not device memory"
                       : (uintptr_t)to % 16                  ? "to what is not a multiple of 16"
                       : (uintptr_t)from % 16                ? "from what is not a multiple of 16"

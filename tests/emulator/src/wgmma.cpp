@@ -168,8 +168,8 @@ static void compute(const Product &product) {
     for (unsigned row = 0; row < ROWS; ++row) {
         for (unsigned col = 0; col < COLS; ++col) {
             float &sum = product.sums->value[row][col];
-            // Nothing to add: most of a tile, where there are few vectors.
-            if (all_finite && product.adds && (a_is_zero[row] || b_is_zero[col])) continue;
+            // Nothing to add, and nothing of the sum to cut off: most of a tile, where there are few vectors.
+            if (all_finite && product.adds && bits_kept >= 23 && (a_is_zero[row] || b_is_zero[col])) continue;
             sum = step_of_halves(a[row], b[col], product.adds ? sum : 0, bits_kept);
         }
     }
