@@ -104,6 +104,46 @@ fn a_missing_barrier() {
     });
 }
 
+/// A GPU whose filter pass takes its products by wgmma.
+fn hopper(machine: Machine) -> Machine {
+    machine.set("CAPABILITY", 90).variable("CODEWORD_CUDA_GEMM", "tensor")
+}
+
+/// Found in the pass of compute capability 9.0.
+fn is_found_by_wgmma(test: &str, (n, k, d): (usize, usize, usize), from: &str, to: &str, words: &[&str]) {
+    let body = || assign_exactly(&gaussians(n, d), &gaussians(k, d));
+    hopper(planted(test, "assign_tensor_sm90a.cu", from, to)).find(test, words, body);
+    hopper(Machine::new()).pass(test, body);
+}
+
+// So many codewords that each block passes by more of them than have their terms there at once.
+#[test]
+fn terms_that_are_given_back_while_lanes_read_them() {
+    let words = ["kernel assign_tensor_f16", "writes shared memory", "no barrier between"];
+    let meeting = "__syncwarp();  // All lanes have read their terms.";
+    is_found_by_wgmma("terms_that_are_given_back_while_lanes_read_them", (2, 70_000, 10), meeting, "", &words);
+}
+
+#[test]
+fn a_stage_that_is_given_back_while_products_read_it() {
+    let words =
+        ["kernel assign_tensor_f16", "writes shared memory", "a product by wgmma reads which was not waited for"];
+    is_found_by_wgmma(
+        "a_stage_that_is_given_back_while_products_read_it",
+        (140, 300, 600),
+        "wgmma_wait<1>();",
+        "wgmma_wait<2>();",
+        &words,
+    );
+}
+
+#[test]
+fn a_turn_that_is_never_given() {
+    let words = ["kernel assign_tensor_f16", "waits", "for ever"];
+    let gives = "mbarrier_arrive_if(is_first && block.rows_stay, block.barrier(WGMMA_TURN_AT, 1 - group));";
+    is_found_by_wgmma("a_turn_that_is_never_given", (140, 900, 70), gives, "", &words);
+}
+
 #[test]
 fn a_barrier_that_not_all_threads_reach() {
     const NAME: &str = "a_barrier_that_not_all_threads_reach";
