@@ -79,7 +79,8 @@ pub struct Workspace<T> {
 
 impl<T: Element> Workspace<T> {
     /// Room for blocks of `rows` vectors on `stream`; longer inputs go through in so many blocks. About
-    /// 8 d + 60 bytes a row, 4 d more for 16-bit vectors, 2 d + 150 for tensor cores, whose part of 2 d is for whole 128 rows.
+    /// 8 d + 60 bytes a row, 4 d more for 16-bit vectors, 2 d + 150 for tensor cores, whose part of 2 d is for whole 128
+    /// rows.
     ///
     /// # Errors
     /// - [`Error::DeviceMismatch`] where the codebook lies elsewhere.
