@@ -27,6 +27,10 @@
 #define WGMMA_SHARED 217776 // bytes of shared memory of assign_tensor_sm90a.cu
 #define SHORT_LIST 32 // codewords of an open row that assign_tensor_list_f16 lists and short_list.cu compares
 #define SHORT_LIST_WARPS 8 // warps, one per open row, of a block of short_list.cu
+#define LABEL_PARTS_ROWS 128 // rows that a block of label_parts.cu takes at a time
+#define LABEL_PARTS_WARPS 4 // warps of a block of label_parts.cu
+#define LABEL_PARTS_WIDTH 32 // dimensions of a part at most
+#define LABEL_PARTS_LIST 16 // codewords of a row that label_parts.cu lists before it takes all for candidates
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates
 #define DISTANCE_WARPS 8 // warps of a block of distance.cu

@@ -20,6 +20,7 @@ mod edges;
 mod gemm;
 mod kernels;
 mod kmeans;
+mod label_parts;
 mod lists;
 mod metrics;
 mod parts;

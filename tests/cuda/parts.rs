@@ -83,9 +83,12 @@ fn rows_go_to_the_device_once_for_all_parts_and_are_taken_in_blocks() {
     let name = "parts::rows_go_to_the_device_once_for_all_parts_and_are_taken_in_blocks";
     let output = machine.run(name, || {
         let mut numbers = Numbers::new(113);
-        let (n, m, k, width) = (13_001, 3, 4, 2);
+        let (n, m, k, width) = (40_001, 3, 4, 2);
         let codewords = matrix(numbers.gaussians(m * k * width), m * k, width);
         let quantizer = ProductQuantizer::new(codewords.view(), m, &cuda()).unwrap();
+        // The first call prepares the codebooks for tensor cores.
+        let one = matrix(numbers.gaussians(m * width), 1, m * width);
+        assert_encoded("first", &quantizer, one.view(), &codewords);
         let trace = || std::fs::read_to_string(std::env::var("CODEWORD_SIM_TRACE").unwrap()).unwrap();
         let before = trace().lines().count();
         let x = matrix(numbers.gaussians(n * m * width), n, m * width);
@@ -97,11 +100,16 @@ fn rows_go_to_the_device_once_for_all_parts_and_are_taken_in_blocks() {
             bytes.collect()
         };
         let there = copies(" copy_htod bytes=");
-        assert_eq!(there.iter().sum::<usize>(), 4 * n * m * width, "{there:?}");
-        assert!(there.len() >= 4, "blocks: {there:?}");
+        // To each of two lanes once what the parts are, 64 bytes each.
+        assert_eq!(there.iter().sum::<usize>(), 4 * n * m * width + 2 * 64 * m, "{there:?}");
+        let blocks = there.len() - 2;
+        assert!(blocks >= 4, "{there:?}");
         let back = copies(" copy_dtoh bytes=");
         // With each block six words of status.
-        assert_eq!(back.iter().sum::<usize>(), 4 * n * m + there.len() * 48, "{back:?}");
+        assert_eq!(back.iter().sum::<usize>(), 4 * n * m + blocks * 48, "{back:?}");
+        // Of each block one launch for all parts.
+        let launches = after.lines().skip(before).filter(|line| line.contains("launch"));
+        assert_eq!(launches.count(), blocks, "{after}");
     });
     assert!(output.status.success(), "{}", simulated::text(&output));
 }

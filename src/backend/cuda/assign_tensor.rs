@@ -5,12 +5,11 @@ use super::codebook::DeviceCodebook;
 use super::context::Context;
 use super::memory::{Buffer, Out};
 use super::ptx::Arch;
-use super::queue::{Queue, refused};
+use super::queue::Queue;
 use super::rows_tensor::{TensorCodewords, halves_len, width};
 use super::shapes::{TENSOR_COLS, TENSOR_ROWS, TENSOR_THREADS, WGMMA_ROWS, WGMMA_SHARED, WGMMA_THREADS};
 use super::short_list::ShortLists;
 use crate::error::Result;
-use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Blocks that a multiprocessor holds, of both passes of assign_tensor.cu.
@@ -96,12 +95,7 @@ pub(super) fn assign_tensor(
     // Three roundings of the score in place of one.
     let (unit, tiny, fast) = (4.0 * codebook.bounds.unit, codebook.bounds.any_order.tiny, u32::from(fast));
     let function = queue.context.function("assign_tensor", "assign_tensor_f16")?;
-    let shared = i32::try_from(blocks.shared).unwrap_or(i32::MAX);
-    if shared > 0 {
-        let asked = || format!("{shared} bytes of shared memory for assign_tensor_f16");
-        let allowed = queue.context.cuda().bind_to_thread().and_then(|()| function.set_attribute(DYNAMIC, shared));
-        allowed.map_err(|error| refused(queue.op, asked(), error))?;
-    }
+    queue.allow_shared(&function, "assign_tensor_f16", blocks.shared)?;
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(halves).arg(&block.facts).arg(&block.kinds).arg(&codewords.halves);
     launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);

@@ -82,10 +82,13 @@ impl Block {
         packing: Packing,
         labels: &mut Out<'_, u32>,
     ) -> Result<()> {
+        if matches!(filter, Filter::AtOnce) {
+            return filter.assign(queue, codebook, self, x, packing, labels);
+        }
         filter.pack(queue, codebook, x, self, packing)?;
         if codebook.m > 1 {
             queue.zero(&mut self.again.count.write())?;
-            filter.assign(queue, codebook, self, x, packing.plain, labels)?;
+            filter.assign(queue, codebook, self, x, packing, labels)?;
             look(queue, codebook, self, x, filter.widens(), labels)?;
         } else {
             // Nothing to choose from: the first codeword is the only one.

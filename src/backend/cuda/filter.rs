@@ -1,5 +1,6 @@
 //! The filter pass of `assign` in one of three designs: cuBLAS for the cross terms, a tile at a time, our own kernel in
-//! f32, or our own on tensor cores. Each leaves the same labels, for what it cannot settle is looked at again.
+//! f32, or our own on tensor cores. Each leaves the same labels, for what it cannot settle is looked at again. For few
+//! dimensions there is a fourth, which leaves nothing open.
 
 use super::assign::{SCORE_BLOCKS, assign, parts_len};
 use super::assign_tensor::{self, assign_tensor, list_tensor};
@@ -8,6 +9,7 @@ use super::block::Block;
 use super::codebook::DeviceCodebook;
 use super::cublas;
 use super::gemm::{Gemm, Tile};
+use super::label_parts::{self, Parts, label_parts};
 use super::memory::{Buffer, Out};
 use super::queue::Queue;
 use super::rows::{Packing, Rows, rows};
@@ -33,6 +35,8 @@ pub(super) enum Design {
     Cublas,
     Simt,
     Tensor,
+    /// From rows to labels in one launch.
+    AtOnce,
 }
 
 impl Design {
@@ -86,17 +90,22 @@ impl Design {
     /// cuBLAS is demanded.
     fn of_call(op: &'static str, n: usize, codebook: &DeviceCodebook) -> Result<Design> {
         let (m, d, mut forced) = (codebook.m, codebook.d, Design::forced(op)?);
+        let on_tensor_cores = if label_parts::serves(codebook) { Design::AtOnce } else { Design::Tensor };
         if forced == Some(Design::Tensor) {
             if tensor::accumulation(op, &codebook.context, d as usize)?.is_some() {
-                return Ok(Design::Tensor);
+                return Ok(on_tensor_cores);
             }
             // Logged by the test.
             forced = None;
         }
-        if forced.is_none() && Design::suits_tensor_cores(n, m, d) && tensor::are_known(&codebook.context) {
+        let suits = match on_tensor_cores {
+            Design::AtOnce => n as u64 * u64::from(m) >= 1 << 20,
+            _ => Design::suits_tensor_cores(n, m, d),
+        };
+        if forced.is_none() && suits && tensor::are_known(&codebook.context) {
             let trusted = tensor::accumulation(op, &codebook.context, d as usize);
             match trusted.and_then(|bound| bound.map(|_| codebook.tensor(op)).transpose()) {
-                Ok(Some(_)) => return Ok(Design::Tensor),
+                Ok(Some(_)) => return Ok(on_tensor_cores),
                 // Logged by the test.
                 Ok(None) => {}
                 // Nobody asked for them, and f32 needs less memory.
@@ -127,6 +136,7 @@ pub(super) enum FilterPlan {
     Cublas { rows: u32, cols: u32, workspace: usize },
     Simt { parts: usize },
     Tensor { parts: usize, width: u32 },
+    AtOnce,
 }
 
 impl FilterPlan {
@@ -151,7 +161,19 @@ impl FilterPlan {
                 let parts = assign_tensor::parts_len(&codebook.context, n, codebook.m)?;
                 FilterPlan::Tensor { parts, width: width(codebook.d) }
             }
+            Design::AtOnce => {
+                codebook.tensor(op)?;
+                FilterPlan::AtOnce
+            }
         })
+    }
+
+    /// Whether `CODEWORD_CUDA_GEMM` leaves a call to tensor cores.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where it names no design.
+    pub fn may_use_tensor_cores(op: &'static str) -> Result<bool> {
+        Ok(matches!(Design::forced(op)?, None | Some(Design::Tensor)))
     }
 
     /// Tiles that take `budget` bytes at most, if that is enough for one row.
@@ -173,6 +195,7 @@ impl FilterPlan {
             FilterPlan::Simt { parts } => parts * 4,
             // The last tile of the rows may hold one alone.
             FilterPlan::Tensor { parts, width } => parts * 4 + 2 * (TENSOR_TILE - 1) as usize * width as usize,
+            FilterPlan::AtOnce => 0,
         }
     }
 
@@ -180,7 +203,7 @@ impl FilterPlan {
     pub fn bytes_per_row(&self) -> usize {
         match *self {
             FilterPlan::Tensor { width, .. } => 2 * width as usize + ShortLists::BYTES_PER_ROW,
-            FilterPlan::Cublas { .. } | FilterPlan::Simt { .. } => 0,
+            FilterPlan::Cublas { .. } | FilterPlan::Simt { .. } | FilterPlan::AtOnce => 0,
         }
     }
 }
@@ -204,6 +227,7 @@ pub(super) enum Filter {
         halves: Buffer<u16>,
         lists: Box<ShortLists>,
     },
+    AtOnce,
 }
 
 impl Filter {
@@ -225,6 +249,17 @@ impl Filter {
                     lists: Box::new(ShortLists::new(queue, capacity)?),
                 })
             }
+            FilterPlan::AtOnce => Ok(Filter::AtOnce),
+        }
+    }
+
+    /// Whether it serves a codebook with as many distinct codewords and dimensions as the one that it was planned for; made
+    /// ready for it, where waiting for the device is no surprise.
+    pub fn serves(&self, op: &'static str, codebook: &DeviceCodebook) -> Result<bool> {
+        match self {
+            Filter::Cublas { .. } | Filter::Simt { .. } => Ok(true),
+            Filter::Tensor { .. } => codebook.tensor(op).map(|_| true),
+            Filter::AtOnce => Ok(label_parts::serves(codebook) && codebook.tensor(op).is_ok()),
         }
     }
 
@@ -240,12 +275,13 @@ impl Filter {
         match self {
             Filter::Tensor { halves, .. } => rows_tensor(queue, codebook, x, block, packing, halves),
             Filter::Cublas { .. } | Filter::Simt { .. } => rows(queue, codebook, x, block, packing),
+            Filter::AtOnce => Ok(()),
         }
     }
 
     /// Whether packing leaves the rows in the block as f32, too.
     pub fn widens(&self) -> bool {
-        !matches!(self, Filter::Tensor { .. })
+        matches!(self, Filter::Cublas { .. } | Filter::Simt { .. })
     }
 
     /// Fits it to another plan. A handle of cuBLAS stays: to destroy one may wait for the device.
@@ -271,12 +307,19 @@ impl Filter {
         codebook: &DeviceCodebook,
         block: &mut Block,
         x: &Rows<'_>,
-        fast: bool,
+        packing: Packing,
         labels: &mut Out<'_, u32>,
     ) -> Result<()> {
         // A block has at most `capacity` rows.
-        let n = x.n as u32;
+        let (n, fast) = (x.n as u32, packing.plain);
         let (gemm, tile, rows, state) = match self {
+            Filter::AtOnce => {
+                let table = &codebook.tensor(queue.op)?.words;
+                let codebook = [codebook];
+                let parts = Parts::new(queue.op, &codebook)?.expect("the plan was made for it");
+                let Block { kinds, status, .. } = block;
+                return label_parts(queue, &parts, table, x, packing, labels, Some(kinds), status);
+            }
             Filter::Simt { parts } => return assign(queue, codebook, block, n, fast, parts, labels),
             Filter::Tensor { parts, halves, lists } => {
                 let codewords = codebook.tensor(queue.op)?;

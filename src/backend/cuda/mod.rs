@@ -45,6 +45,8 @@ mod histogram;
 #[cfg(feature = "cuda")]
 mod label_order;
 #[cfg(feature = "cuda")]
+mod label_parts;
+#[cfg(feature = "cuda")]
 mod lane;
 #[cfg(feature = "cuda")]
 mod look;

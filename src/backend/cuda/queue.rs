@@ -4,9 +4,11 @@
 use super::context::Context;
 use super::memory::{Buffer, In, Out};
 use crate::error::{Error, Result};
+use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC;
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{
-    CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PinnedHostSlice, ValidAsZeroBits, result,
+    CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PinnedHostSlice, ValidAsZeroBits,
+    result,
 };
 use std::sync::Arc;
 
@@ -123,6 +125,17 @@ impl Queue {
     /// Waits until everything queued is done.
     pub fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().map_err(|error| refused(self.op, "waiting for the device", error))
+    }
+
+    /// Lets launches of `function` ask for so many bytes of dynamic shared memory: more than 48 KB need that.
+    pub fn allow_shared(&self, function: &CudaFunction, entry: &str, bytes: u32) -> Result<()> {
+        if bytes <= 32 << 10 {
+            return Ok(());
+        }
+        let asked = || format!("{bytes} bytes of shared memory for {entry}");
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        let allowed = self.context.cuda().bind_to_thread().and_then(|()| function.set_attribute(DYNAMIC, bytes));
+        allowed.map_err(|error| refused(self.op, asked(), error))
     }
 
     /// Puts a launch of `entry` into the queue.

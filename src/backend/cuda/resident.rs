@@ -174,12 +174,10 @@ impl Resident {
             self.work = Some(Work { block, filter: Filter::new(queue, plan, capacity)?, m: codebook.m });
             return Ok(());
         };
-        if work.m != codebook.m {
+        if work.m != codebook.m || !work.filter.serves(OP, codebook)? {
             let plan = FilterPlan::new(OP, codebook, work.block.capacity as usize)?;
             work.filter.refit(queue, plan, work.block.capacity)?;
             work.m = codebook.m;
-        } else if let Filter::Tensor { .. } = work.filter {
-            codebook.tensor(OP)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::block::Block;
 use super::codebook::DeviceCodebook;
+use super::label_parts;
 use super::memory::Buffer;
 use super::queue::Queue;
 use super::rows::{Packing, Rows, lanes};
@@ -74,6 +75,8 @@ pub(super) struct TensorCodewords {
     pub lengths: Buffer<f32>,
     pub bounds: Buffer<f32>,
     pub half_sq_norms: Buffer<f32>,
+    /// What label_parts.cu wants to know of the codebook, where it serves.
+    pub words: Buffer<u64>,
 }
 
 impl TensorCodewords {
@@ -97,9 +100,12 @@ impl TensorCodewords {
             lengths: queue.alloc(padded as usize)?,
             bounds: queue.alloc(padded as usize)?,
             half_sq_norms: queue.alloc(padded as usize)?,
+            words: queue.alloc(label_parts::WORDS)?,
         };
         assert!(m as usize * codebook.depth() as usize <= codebook.packed.read().len(), "check 2");
-        let TensorCodewords { halves, lengths, bounds, half_sq_norms } = &mut codewords;
+        let words = label_parts::words(codebook, &codewords);
+        queue.copy_in(&words, &mut codewords.words.write())?;
+        let TensorCodewords { halves, lengths, bounds, half_sq_norms, .. } = &mut codewords;
         let entry = "rows_tensor_codewords_f32";
         let function = queue.context.function("rows_tensor", entry)?;
         let mut launch = queue.stream.launch_builder(&function);

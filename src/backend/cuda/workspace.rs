@@ -134,13 +134,11 @@ impl<T: Element> Workspace<T> {
             let expected = format!("codewords of {} dimensions, for which there is room", before.d);
             return Err(Error::Shape { op: OP, expected, got: next.d.to_string() });
         }
-        if before.m != next.m {
+        if before.m != next.m || !self.filter.serves(OP, next)? {
             self.queue.op = OP;
             let capacity = self.block.capacity;
             let plan = FilterPlan::new(OP, next, capacity as usize)?;
             self.filter.refit(&self.queue, plan, capacity)?;
-        } else if let Filter::Tensor { .. } = self.filter {
-            next.tensor(OP)?;
         }
         if before.k != next.k {
             self.candidates = None;

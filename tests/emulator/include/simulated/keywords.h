@@ -9,6 +9,7 @@
 #define __device__
 #define __constant__
 #define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __inline_hint__
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__

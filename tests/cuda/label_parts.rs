@@ -1,0 +1,175 @@
+//! Labels of rows of few dimensions in one launch, by bounds that tensor cores compute: those of the exact oracle, at every
+//! depth, for sums as bad as the bound allows, where many codewords are as near, and where scales are far apart.
+
+use crate::common::{Numbers, matrix};
+use crate::filter::{assert_exact, gaussians};
+use crate::simulated::{Machine, pass_on_each};
+use codeword::{AssignStats, Matrix, bf16, f16};
+
+/// Both kinds of tensor cores, as their models say, and as badly as the bound allows.
+fn machines() -> [Machine; 3] {
+    let tensor = || Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor");
+    [
+        tensor(),
+        tensor().set("CAPABILITY", 90).seed(1).set("CHECK", 0),
+        tensor().set("CAPABILITY", 86).set("TENSOR", "hostile").seed(2).set("CHECK", 0),
+    ]
+}
+
+#[test]
+fn every_depth_and_number_of_codewords() {
+    pass_on_each(machines(), "label_parts::every_depth_and_number_of_codewords", || {
+        let mut numbers = Numbers::new(131);
+        // Five dimensions more make steps of 16; 16 codewords pass by at a time, 32 rows are a warp's and 128 a block's.
+        for (n, k, d) in [
+            (1, 2, 1),
+            (33, 15, 2),
+            (31, 16, 3),
+            (32, 17, 10),
+            (129, 33, 11),
+            (70, 40, 12),
+            (65, 31, 16),
+            (40, 64, 17),
+            (128, 20, 27),
+            (34, 48, 28),
+            (5, 130, 32),
+            (3, 1023, 9),
+            (2, 1024, 4),
+        ] {
+            let name = format!("{n} x {k} x {d}");
+            let (x, e) = (gaussians(&mut numbers, n, d), gaussians(&mut numbers, k, d));
+            assert_exact(&name, x.view(), e.view());
+            let rounded: Vec<f16> = x.as_slice().iter().map(|&value| f16::from_f32(value)).collect();
+            assert_exact(&format!("{name}, f16"), matrix(rounded, n, d).view(), e.view());
+            let rounded: Vec<bf16> = x.as_slice().iter().map(|&value| bf16::from_f32(value)).collect();
+            assert_exact(&format!("{name}, bf16"), matrix(rounded, n, d).view(), e.view());
+        }
+    });
+}
+
+/// Rows at the middle of two codewords, and beside it by parts of 2^-4 to 2^-23: a bound that is too narrow by anything that
+/// rounds takes the wrong one of them. `reach` is how far apart the lengths of the codewords lie, in binary digits.
+fn between(numbers: &mut Numbers, n: usize, k: usize, d: usize, reach: usize) -> (Matrix<f32>, Matrix<f32>) {
+    let mut e = numbers.gaussians(k * d);
+    for codeword in e.chunks_exact_mut(d) {
+        let scale = 2f32.powi(-(numbers.below(reach + 1) as i32));
+        codeword.iter_mut().for_each(|value| *value *= scale);
+    }
+    let mut x = Vec::new();
+    for i in 0..n {
+        let (a, b) = (numbers.below(k), numbers.below(k));
+        let share = 0.5 + 2f32.powi(-4 - (i % 20) as i32) * numbers.uniform();
+        x.extend((0..d).map(|t| e[a * d + t] * share + e[b * d + t] * (1.0 - share)));
+    }
+    (matrix(x, n, d), matrix(e, k, d))
+}
+
+/// Rows as far from one codeword as from another beside it, but for parts of 2^-6 to 2^-23. Codewords come with their
+/// opposites, so that nothing is centred; of rows and codewords one side is of few digits, which round nothing: what the
+/// other one rounds has to be accounted for.
+fn one_side_rounds(numbers: &mut Numbers, d: usize, rows_round: bool) -> (Matrix<f32>, Matrix<f32>) {
+    let (mut x, mut e) = (Vec::new(), Vec::new());
+    let few = |numbers: &mut Numbers| (numbers.gaussian() * 16.0).round() / 16.0;
+    for i in 0..60 {
+        let near = 2f32.powi(-6 - i % 18) * (numbers.uniform() - 0.5);
+        let middle: Vec<f32> = (0..d).map(|_| few(numbers)).collect();
+        if rows_round {
+            let apart: Vec<f32> = (0..d).map(|t| if (t + i as usize) % 3 == 0 { 0.125 } else { -0.0625 }).collect();
+            let off: Vec<f32> = numbers.gaussians(d).iter().map(|value| value * 0.1).collect();
+            // Off the middle, but as far from both.
+            let products = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let along = near - products(&off, &apart) / products(&apart, &apart);
+            x.extend(middle.iter().zip(&apart).zip(&off).map(|((m, a), off)| m + off + a * along));
+            e.extend(middle.iter().zip(&apart).map(|(m, a)| m + a));
+            e.extend(middle.iter().zip(&apart).map(|(m, a)| m - a));
+        } else {
+            let apart: Vec<f32> = numbers.gaussians(d).iter().map(|value| value * 0.1).collect();
+            e.extend(middle.iter().zip(&apart).map(|(m, a)| m + a));
+            e.extend(middle.iter().zip(apart.iter().rev()).map(|(m, a)| m + a * (1.0 + near)));
+            x.extend(middle);
+        }
+    }
+    let opposites: Vec<f32> = e.iter().map(|value| -value).collect();
+    e.extend(opposites);
+    (matrix(x, 60, d), matrix(e, 240, d))
+}
+
+/// Rows much nearer to the centre than the codewords, which are all as long but for parts of 2^-8 to 2^-23: their lengths
+/// decide.
+fn lengths_decide(numbers: &mut Numbers, d: usize) -> (Matrix<f32>, Matrix<f32>) {
+    let first = numbers.gaussians(d);
+    let (k, mut e) = (32, Vec::new());
+    for j in 0..k {
+        let start = e.len();
+        e.extend((0..d).map(|t| first[(t + j) % d] * if (j * 5) >> (t % 5) & 1 == 1 { -1.0 } else { 1.0 }));
+        e[start] *= 1.0 + 2f32.powi(-8 - (j % 16) as i32);
+    }
+    let x = (0..40 * d).map(|i| numbers.gaussian() * [0.0, 1e-4, 1e-6, 1e-9][i / d % 4]).collect();
+    (matrix(x, 40, d), matrix(e, k, d))
+}
+
+#[test]
+fn rows_next_to_the_middle_of_two_codewords_get_the_nearer_one() {
+    pass_on_each(machines(), "label_parts::rows_next_to_the_middle_of_two_codewords_get_the_nearer_one", || {
+        let mut numbers = Numbers::new(132);
+        let mut sum = AssignStats::default();
+        for (n, k, d, reach) in [(400, 2, 16, 0), (300, 3, 7, 0), (200, 8, 32, 0), (300, 3, 11, 6), (200, 5, 20, 12)] {
+            let (x, e) = between(&mut numbers, n, k, d, reach);
+            sum += assert_exact(&format!("{n} x {k} x {d}, {reach}"), x.view(), e.view());
+        }
+        for (d, rows_round) in [(4, false), (9, true), (9, false), (16, true), (16, false), (31, true), (31, false)] {
+            let (x, e) = one_side_rounds(&mut numbers, d, rows_round);
+            sum += assert_exact(&format!("{d}, {rows_round}"), x.view(), e.view());
+            let (x, e) = lengths_decide(&mut numbers, d);
+            assert_exact(&format!("lengths, {d}"), x.view(), e.view());
+        }
+        assert!(sum.first > 0 && sum.f64 > 0, "{sum:?}");
+    });
+}
+
+#[test]
+fn scales_far_apart_leave_the_labels_as_they_are() {
+    pass_on_each(machines(), "label_parts::scales_far_apart_leave_the_labels_as_they_are", || {
+        let mut numbers = Numbers::new(133);
+        for d in [4, 16, 30] {
+            let (n, k) = (64, 20);
+            let base = gaussians(&mut numbers, k, d);
+            // Rows from far below the codewords to far beyond what one scale holds, the largest f32 among them.
+            let scale = |i: usize| 2f32.powi([-60, -20, -3, 0, 1, 7, 28, 29, 30, 31, 60, 110, 125][i % 13]);
+            let x: Vec<f32> =
+                (0..n * d).map(|i| numbers.gaussian() * scale(i / d)).map(|v| v.clamp(-3.4e38, 3.4e38)).collect();
+            let x = matrix(x, n, d);
+            assert_exact(&format!("rows, {d}"), x.view(), base.view());
+            for power in [-120, -100, 100, 120, 126] {
+                let e: Vec<f32> =
+                    base.as_slice().iter().map(|v| (v * 2f32.powi(power)).clamp(-3.4e38, 3.4e38)).collect();
+                assert_exact(&format!("codewords by 2^{power}, {d}"), x.view(), matrix(e, k, d).view());
+            }
+            // One long codeword, and one far off all others, which moves the centre.
+            let mut e = base.as_slice().to_vec();
+            e[5 * d..6 * d].iter_mut().for_each(|value| *value *= 4096.0);
+            assert_exact(&format!("a long codeword, {d}"), x.view(), matrix(e.clone(), k, d).view());
+            e.iter_mut().for_each(|value| *value += 1e6);
+            assert_exact(&format!("far from zero, {d}"), x.view(), matrix(e, k, d).view());
+        }
+    });
+}
+
+#[test]
+fn more_codewords_as_near_than_a_list_holds_are_told_apart() {
+    pass_on_each(machines(), "label_parts::more_codewords_as_near_than_a_list_holds_are_told_apart", || {
+        let mut numbers = Numbers::new(134);
+        // Corners of a cube around some rows: all are equally near, and the lowest wins; others are near one of them.
+        for (k, d) in [(3, 2), (17, 5), (40, 10), (200, 12), (600, 20)] {
+            let corner = |j: usize, t: usize| if (j * 7 + 3) >> (t % 10) & 1 == 1 { 1.0f32 } else { -1.0 };
+            let e = matrix((0..k * d).map(|i| corner(i / d, i % d)).collect(), k, d);
+            let mut x = vec![0.0; 40 * d];
+            for (i, row) in x.chunks_exact_mut(d).enumerate() {
+                let all = if i % 2 == 0 { 0.0 } else { 0.75 };
+                row.iter_mut().for_each(|value| *value = all * (numbers.below(3) as f32 - 1.0));
+            }
+            let stats = assert_exact(&format!("{k} corners, {d}"), matrix(x, 40, d).view(), e.view());
+            assert!(k < 17 || stats.exact >= 20, "{stats:?}");
+        }
+    });
+}
