@@ -8,9 +8,12 @@ use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 
 /// Rows that are labelled with bounds from the first pass on, to learn when that pays for all.
 const SCOUTS: usize = 256;
-/// Bounds are carried from when they spare the scouts three quarters of the groups on, and while they spare all rows half:
-/// looking into a group takes two to three times as long as it does in a pass without bounds (measured with AVX2).
-const BEGIN: f64 = 0.25;
+/// Bounds are carried from when the scouts look into less than this share of the groups on, half or, in many dimensions, a
+/// quarter: a look into a group takes about twice as long as in a pass without bounds, in many dimensions three times (measured
+/// with AVX2). The bounds of the scouts are older than those of all rows will be, which look into half as many.
+const BEGIN: [f64; 2] = [0.5, 0.25];
+const MANY: usize = 64;
+/// And no longer where all rows look into more than this share.
 const END: f64 = 0.5;
 /// Passes that the first with bounds, which looks into all groups, has to be worth.
 const PASSES: usize = 4;
@@ -106,7 +109,7 @@ impl<'a> Carried<'a> {
         let (mut labels, mut sq_distances) = ([0; SCOUTS], [0.0; SCOUTS]);
         let n = rows.rows();
         let (_, visits) = bounds.assign(rows.view(), 0, host, &mut labels[..n], &mut sq_distances[..n]);
-        share(visits, n, host.codewords.rows()) < BEGIN
+        share(visits, n, host.codewords.rows()) < BEGIN[usize::from(rows.cols() > MANY)]
     }
 
     /// Labels a block of the rows, from row `first` on. None where no bounds are carried.
