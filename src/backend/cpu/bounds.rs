@@ -291,6 +291,20 @@ mod tests {
         }
     }
 
+    impl Bounds {
+        /// What every bound says, in f64: no codeword of its group but the row's own is nearer.
+        fn check(&self, x: MatrixView<'_, f32>) {
+            for (i, lower) in self.lower.chunks_exact(self.stride).enumerate() {
+                for (position, codeword) in self.codewords.chunks_exact(self.d).enumerate() {
+                    let squares = x.row(i).iter().zip(codeword).map(|(&z, &e)| (f64::from(z) - f64::from(e)).powi(2));
+                    let reach = squares.sum::<f64>().sqrt() + self.moved[position / PANEL];
+                    let own = self.positions[i] as usize == position;
+                    assert!(own || f64::from(lower[position / PANEL]) <= reach, "row {i}, position {position}");
+                }
+            }
+        }
+    }
+
     fn host(codewords: &[f32], d: usize, isa: Isa) -> OnHost {
         OnHost::new(Matrix::new(codewords.to_vec(), codewords.len() / d, d).unwrap(), isa)
     }
@@ -320,6 +334,7 @@ mod tests {
             assert_eq!(stats.first + stats.second + stats.f64 + stats.exact, (head + tail) as u64);
             visits.push(a.1 + b.1);
             assert_eq!(labels, expected, "{}, {d} dimensions, pass {pass}", isa.name());
+            bounds.check(x);
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&sq_distances), bits(&expected_sq), "{}, {d} dimensions, pass {pass}", isa.name());
         }
@@ -398,6 +413,51 @@ mod tests {
                 }
                 follow(&rows, &passes, d, isa);
             }
+        }
+    }
+
+    #[test]
+    fn codewords_whose_sums_overflowed_are_seen_when_they_come_near() {
+        let near = |j: usize| vec![j as f32, 0.5];
+        let far = |j: usize| vec![4e19 + 1e15 * j as f32, -2e19];
+        let rows: Vec<f32> = (0..90).flat_map(|i| [i as f32 / 3.0, 0.0]).collect();
+        let first: Vec<f32> = (0..32).flat_map(|j| if j % 2 == 0 { near(j) } else { far(j) }).collect();
+        let then: Vec<f32> = (0..32).flat_map(near).collect();
+        for isa in Isa::available() {
+            follow(&rows, &[first.clone(), then.clone(), first.clone()], 2, isa);
+        }
+    }
+
+    #[test]
+    fn sums_that_round_up_at_every_step_are_covered() {
+        // Squares a little above half of what an f32 at 1 can tell: each addition rounds up, to twice what it adds. So the sum
+        // of the codeword of label 3 is 1.2e-4 too large, and that of label 20, with a single square, is not.
+        let (d, k) = (MAX_D, 32);
+        let step = (1.01 * 2f32.powi(-24)).sqrt();
+        let mut row = vec![step; d];
+        (row[0], row[1]) = (0.0, 0.0);
+        let real = 1.0 + (d - 2) as f64 * f64::from(step).powi(2);
+        let codewords = |sq_distance: f64| -> Vec<f32> {
+            let codeword = |j: usize| {
+                let mut codeword = if j < 16 { vec![0.0; d] } else { row.clone() };
+                codeword[0] = if j < 16 { -1.0 } else { 3.0 };
+                codeword[1] = 0.2 + 0.1 * (j % 16) as f32;
+                match j {
+                    3 => codeword[1] = 0.0,
+                    20 => (codeword[0], codeword[1]) = (sq_distance.sqrt() as f32, 0.0),
+                    _ => {}
+                }
+                codeword
+            };
+            (0..k).flat_map(codeword).collect()
+        };
+        let near = |by: f64| codewords(real * (1.0 + by));
+        for isa in Isa::available() {
+            // Sought among all; then label 20, while it is the nearest, and 3 again, by sums and by a bound that are too large.
+            follow(&row, &[near(3e-5)], d, isa);
+            follow(&row, &[near(-2e-6), near(3e-5)], d, isa);
+            let visits = follow(&row, &[near(-1e-2), near(-9e-3)], d, isa);
+            assert_eq!(visits, [2, 0], "the row stays: all others are farther than bounds have to know");
         }
     }
 
