@@ -457,7 +457,7 @@ mod tests {
             for isa in Isa::available() {
                 // Sought among all; then label 20, while it is the nearest, and 3 again, by sums and by a bound that are too large.
                 follow(&row, &[near(3e-5)], d, isa);
-                follow(&row, &[near(-2e-6), near(3e-5)], d, isa);
+                follow(&row, &[near(-1e-5), near(-1e-5), near(3e-5)], d, isa);
                 let visits = follow(&row, &[near(-1e-2), near(-9e-3)], d, isa);
                 assert_eq!(visits, [2, 0], "the row stays: all others are farther than bounds have to know");
             }
