@@ -36,7 +36,8 @@ pub struct AssignOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssignStats {
     /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows
-    /// that the pass can score without overflow).
+    /// that the pass can score without overflow). In [`KMeans`](crate::KMeans) also those whose label follows from bounds
+    /// that passes before left, and from the sums that these still asked for.
     pub first: u64,
     /// Rows settled by the second look, direct f32 sums over the remaining candidates; after tensor cores, f64 sums come
     /// at once.

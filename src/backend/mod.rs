@@ -3,6 +3,8 @@
 //! below it knows what a quantizer is.
 
 mod assignment;
+#[doc(hidden)]
+pub mod carried;
 pub(crate) mod cpu;
 pub mod cuda;
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use super::random::Random;
 use super::source::len;
 use super::stop::Stop;
 use super::{KMeans, Problem, Step};
+use crate::backend::carried::Carry;
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::Result;
@@ -72,7 +73,7 @@ impl Job {
     /// On the processor, wherever assignments are made: a part is little work.
     fn learn(&self, d: usize) -> Result<Vec<f32>> {
         let x = MatrixView::new(&self.values, self.values.len() / d, d)?;
-        let params = KMeans::new(self.k).seed(self.seed).iterations(ITERATIONS);
+        let params = KMeans::new(self.k).seed(self.seed).iterations(ITERATIONS).carry(Carry::Never);
         let fit = params.fit_with(x, self.weights.as_deref(), &Device::Cpu, untold)?;
         let codewords = fit.codebook.codewords()?;
         Ok((0..self.k).flat_map(|j| codewords.row(j)).copied().collect())
@@ -124,8 +125,8 @@ fn parts_of_rows(
     let heavy = weights.0.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
     let sample = heavy.min(count.saturating_mul(SAMPLE));
     let sample = random_rows(problem.source, weights, sample, random)?;
-    let upper: Codebook =
-        KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).fit(sample.view(), problem.device)?.codebook;
+    let upper = KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).carry(Carry::Never);
+    let upper: Codebook = upper.fit(sample.view(), problem.device)?.codebook;
     let (mut labels, mut parts) = (Labels::new(n, false)?, filled(n, NO_PART)?);
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);

@@ -3,6 +3,7 @@
 use super::source::{at_row, len};
 use super::stop::Stop;
 use super::{OP, Problem};
+use crate::backend::carried::Carried;
 use crate::backend::training::Means;
 use crate::backend::{AssignOptions, AssignStats, Assignment, Sums, accumulate_onto, assign_into};
 use crate::codebook::Codebook;
@@ -74,13 +75,14 @@ impl Labels {
     }
 }
 
-/// Labels every row, and finds out where codewords move where `with_moves` asks for it. `tell` hears how many are done
+/// Labels every row, with what is `carried` from the passes before, and finds out where codewords move where `with_moves` asks for it. `tell` hears how many are done
 /// after every block.
 pub(super) fn label(
     problem: &mut Problem<'_, '_>,
     codebook: &Codebook,
     with_moves: bool,
     labels: &mut Labels,
+    mut carried: Option<&mut Carried<'_>>,
     mut tell: impl FnMut(usize) -> Result<(), Stop>,
 ) -> Result<Pass, Stop> {
     let (k, d, weights) = (codebook.k(), codebook.d(), problem.weights);
@@ -105,7 +107,14 @@ pub(super) fn label(
     problem.source.each_block(|first, x| {
         let rows = first..first + len(x);
         let (labels, sq_distances) = labels.of(rows.clone());
-        stats += assign(x, first, codebook, labels, sq_distances)?;
+        let by_bounds = carried.as_mut().and_then(|carried| carried.assign(x, first, codebook, labels, sq_distances));
+        stats += match by_bounds {
+            Some(stats) => stats,
+            None => assign(x, first, codebook, labels, sq_distances)?,
+        };
+        if let (None, Some(carried)) = (by_bounds, &mut carried) {
+            carried.keep(first, labels);
+        }
         let (labels, sq_distances) = (&*labels, &*sq_distances);
         let count = || {
             for ((i, &label), &sq_distance) in rows.clone().zip(labels).zip(sq_distances) {

@@ -5,6 +5,7 @@ use super::labels::{Labels, Moves, label};
 use super::stop::{Observe, Stop};
 use super::{KMeans, KMeansState, Problem, SourceFit, Step};
 use crate::backend::AssignStats;
+use crate::backend::carried::Carried;
 use crate::backend::training::Means;
 use crate::codebook::Codebook;
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub(super) fn lloyd(
     let mut all = AssignStats::default();
     // The codebook of the codewords of `state`, where it was made on the device.
     let mut ready = None;
+    let held = if problem.on_device.is_none() { problem.source.view() } else { None };
+    let mut carried = held.and_then(|x| Carried::new(params.carry, x, params.k));
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;
@@ -30,8 +33,11 @@ pub(super) fn lloyd(
             None => Codebook::new(state.codewords.view(), problem.device)?,
         };
         let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));
+        if let Some(carried) = &mut carried {
+            carried.begin(&codebook, params.iterations.saturating_sub(iteration));
+        }
         // The last pass moves nothing.
-        let pass = label(problem, &codebook, iteration < params.iterations, labels, tell)?;
+        let pass = label(problem, &codebook, iteration < params.iterations, labels, carried.as_mut(), tell)?;
         all += pass.stats;
         let (inertia, before) = (pass.inertia, state.curve.last().copied());
         observe(Step::Iteration { run, iteration, inertia, before }, Some(&state))?;

@@ -28,7 +28,7 @@ pub(super) fn minibatch(
         let before = state.curve.last().copied();
         if iteration >= params.iterations {
             let tell = |rows| observe(Step::Rows { run, iteration: Some(iteration), rows }, Some(&state));
-            let pass = label(problem, &codebook, false, labels, tell)?;
+            let pass = label(problem, &codebook, false, labels, None, tell)?;
             all += pass.stats;
             let inertia = pass.inertia;
             observe(Step::Iteration { run, iteration, inertia, before }, Some(&state))?;

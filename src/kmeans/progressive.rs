@@ -4,6 +4,7 @@ use super::init::random_rows;
 use super::random::Random;
 use super::stop::Stop;
 use super::{Init, KMeans, KMeansFit, Problem, Step};
+use crate::backend::carried::Carry;
 use crate::backend::{accumulate, multiply_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
@@ -64,7 +65,7 @@ fn in_more_and_more(
     x: MatrixView<'_, f32>,
 ) -> Result<KMeansFit, Stop> {
     let (all, k) = (x.cols(), problem.k);
-    let params = KMeans::new(k).iterations(ITERATIONS).seed(random.seed());
+    let params = KMeans::new(k).iterations(ITERATIONS).seed(random.seed()).carry(Carry::Never);
     let (mut dims, mut init) = (1, Init::PlusPlus);
     loop {
         // Ctrl-C is heard; nothing else is told, since nobody knows how many steps there are.

@@ -4,6 +4,7 @@
 mod common;
 
 mod accumulate;
+mod carried;
 mod ema;
 mod gradients;
 mod groups;

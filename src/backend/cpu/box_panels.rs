@@ -136,14 +136,15 @@ fn worth(visits: f64, k: usize, d: usize) -> bool {
 }
 
 /// Puts the labels in the order of a tree: see above. Equal values by label, so that there is one order.
-fn arrange(labels: &mut [u32], codewords: MatrixView<'_, f32>) {
+pub(super) fn arrange(labels: &mut [u32], codewords: MatrixView<'_, f32>) {
     if labels.len() <= PANEL {
         return labels.sort_unstable();
     }
     let value = |label: u32, t: usize| codewords.row(label as usize)[t];
     let (low, high) = extent(labels, codewords);
     let width = |&t: &usize| high[t] - low[t];
-    let widest = (0..codewords.cols()).max_by(|a, b| width(a).total_cmp(&width(b)).then(b.cmp(a))).unwrap_or(0);
+    let widest =
+        (0..codewords.cols().min(MAX_D)).max_by(|a, b| width(a).total_cmp(&width(b)).then(b.cmp(a))).unwrap_or(0);
     let unit = if labels.len() > RUN { RUN } else { PANEL };
     let middle = labels.len().div_ceil(unit).div_ceil(2) * unit;
     labels.select_nth_unstable_by(middle, |&a, &b| value(a, widest).total_cmp(&value(b, widest)).then(a.cmp(&b)));

@@ -8,6 +8,7 @@
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]),
 //! and its like over integers, [`assign_small_fixed`] ([`small_fixed_kernels`], [`small_fixed_panels`], [`small_fixed_rows`]),
 //! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);
+//! in k-means labels follow codewords from pass to pass ([`bounds`], [`bound_kernels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
 //! [`multiply`] makes products of matrices.
 
@@ -20,6 +21,8 @@ mod assign_pairs;
 mod assign_small;
 mod assign_small_fixed;
 mod blocks;
+mod bound_kernels;
+pub(crate) mod bounds;
 mod box_kernels;
 mod box_panels;
 mod centre;

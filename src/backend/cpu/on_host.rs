@@ -78,6 +78,11 @@ impl OnHost {
         host
     }
 
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// The f32 form; packed by the first call where another form serves.
     pub fn panels(&self) -> &Panels {
         self.panels.get_or_init(|| Panels::new(self.codewords.view(), Kernels::of(self.isa)))

@@ -38,7 +38,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let resumed = checkpoint.as_ref().filter(|_| args.resume).map(Checkpoint::read).transpose()?;
     let device = global.open_devices()?.only("train")?;
 
-    let (place, blocks) = rows::plan(args, &vectors, global)?;
+    let (place, blocks, carry) = rows::plan(args, &vectors, &device, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
     let labelled = super::labelled(args, learned_from);
     if global.dry_run {
@@ -79,7 +79,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         log::warn!("{}: {rounded} rows of weights were rounded to f32", file.display());
     }
     let start = start.map(|model| model.load(&Device::cpu(), &mut clock)).transpose()?;
-    let params = super::params(args, start, resumed.clone());
+    let params = super::params(args, start, resumed.clone()).carry(carry);
     let mut outputs = Outputs::create(args, &targets)?;
 
     let mut follow = Follow::new(args, learned_from, labelled, resumed.as_ref(), global);

@@ -8,8 +8,9 @@ use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
 use crate::cli::report::{Clock, size_text};
 use crate::cli::signals::STOP;
 use crate::cli::values::{InitChoice, Quantizer};
+use codeword::backend::carried::{Carry, bytes_per_row};
 use codeword::io::npy::Reader;
-use codeword::{Error, Matrix, MatrixView, RowSource};
+use codeword::{Device, Error, Matrix, MatrixView, RowSource};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,8 +23,8 @@ pub enum Place {
     Sample(usize),
 }
 
-/// How the vectors are learned from within the memory given.
-pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, Blocks)> {
+/// How the vectors are learned from within the memory given, and whether what one pass over them learned serves the next.
+pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -> Result<(Place, Blocks, Carry)> {
     let (n, d, k) = (vectors.n as u64, vectors.d as u64, u64::from(args.k));
     // While the start is sought, and for every row in memory its label and distance.
     let start = match (args.start.is_some() || args.resume, args.init) {
@@ -65,6 +66,15 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 16));
     let fixed = codebook.saturating_add(batch);
     let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
+    // What is carried from pass to pass, where there is memory left.
+    let carried = match (device, args.minibatch) {
+        (Device::Cpu, None) => bytes_per_row(args.k as usize) as u64,
+        _ => 0,
+    };
+    let carrying = |rows: u64, memory: u64, limit: Option<u64>| {
+        let all = memory.saturating_add(rows.saturating_mul(carried));
+        if limit.is_none_or(|limit| all <= limit) { (all, Carry::WherePays) } else { (memory, Carry::Never) }
+    };
     let refused = |least: u64, way_out: &str| match global.max_memory {
         Some(size) if size.0 < least => {
             let (given, least) = (size_text(size.0), size_text(least));
@@ -76,12 +86,14 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
         let memory = in_memory(sample);
         refused(memory, "allow that, or draw a smaller sample")?;
-        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }));
+        let (memory, carry) = carrying(sample, memory, global.max_memory.map(|size| size.0));
+        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, carry));
     }
     let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
     let all = in_memory(n);
     if all <= limit {
-        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory: all }));
+        let (memory, carry) = carrying(n, all, Some(limit));
+        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, carry));
     }
     if args.quantizer != Quantizer::Vq {
         let message = format!(
@@ -100,7 +112,7 @@ pub fn plan(args: &Train, vectors: &Vectors, global: &Global) -> Result<(Place, 
     let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
     let rows = rows.max(one).min(n);
     let memory = fixed.saturating_add(rows * per_row);
-    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }))
+    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }, Carry::Never))
 }
 
 /// The vectors, ready to be learned from.
