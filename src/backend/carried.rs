@@ -13,8 +13,10 @@ const SCOUTS: usize = 256;
 /// with AVX2). The bounds of the scouts are older than those of all rows will be, which look into half as many.
 const BEGIN: [f64; 2] = [0.5, 0.25];
 const MANY: usize = 64;
-/// And no longer where all rows look into more than this share.
+/// And no longer, for good, where all rows look into more than this share.
 const END: f64 = 0.5;
+/// Bytes that bounds take at most where nobody demands them: memory that is granted may not be there.
+const MOST: usize = 1 << 30;
 /// Passes that the first with bounds, which looks into all groups, has to be worth.
 const PASSES: usize = 4;
 
@@ -42,6 +44,8 @@ pub(crate) struct Carried<'a> {
     visits: Option<usize>,
     /// Of the last pass, where it had no bounds.
     labels: Vec<u32>,
+    /// Whether bounds were tried: they are not a second time.
+    ended: bool,
 }
 
 /// A few rows of all.
@@ -56,15 +60,22 @@ pub fn bytes_per_row(k: usize) -> usize {
 }
 
 impl<'a> Carried<'a> {
-    /// For passes over all rows of `x`, finite ones, by `k` codewords. None where nothing is to be carried.
-    pub fn new(carry: Carry, x: AnyView<'a>, k: usize) -> Option<Carried<'a>> {
-        (carry != Carry::Never && bounds::can_be(k)).then_some(Carried {
+    /// For up to `passes` passes over all rows of `x`, finite ones, by `k` codewords. None where nothing is to be carried.
+    pub fn new(carry: Carry, x: AnyView<'a>, k: usize, passes: usize) -> Option<Carried<'a>> {
+        let (n, d) = on_view!(x, x => (x.rows(), x.cols()));
+        let is_wanted = match carry {
+            Carry::Never => false,
+            Carry::Always => true,
+            Carry::WherePays => passes > PASSES && n.saturating_mul(bytes_per_row(k)) <= MOST,
+        };
+        (is_wanted && bounds::can_be(k) && d <= bounds::MAX_D).then_some(Carried {
             carry,
             x,
             scouts: None,
             bounds: None,
             visits: None,
             labels: Vec::new(),
+            ended: false,
         })
     }
 
@@ -82,17 +93,18 @@ impl<'a> Carried<'a> {
             bounds.follow(host);
             let visits = self.visits.replace(0);
             if self.carry == Carry::WherePays && visits.is_some_and(|visits| share(visits, n, codebook.k()) > END) {
-                self.bounds = None;
+                (self.bounds, self.ended) = (None, true);
             }
             return;
         }
         let pays = match self.carry {
-            Carry::WherePays => self.scout(host) && left >= PASSES,
+            Carry::WherePays => !self.ended && left >= PASSES && self.scout(host),
             _ => true,
         };
         if pays && self.labels.len() == n {
-            self.bounds = Bounds::new(host, n);
             (self.scouts, self.visits) = (None, None);
+            self.bounds = Bounds::new(host, n);
+            self.ended = self.bounds.is_none();
             if let Some(bounds) = &mut self.bounds {
                 bounds.start_from(&self.labels);
             }
@@ -135,7 +147,8 @@ impl<'a> Carried<'a> {
     pub fn keep(&mut self, first: usize, labels: &[u32]) {
         self.labels.truncate(first);
         // Without memory for them there is none for bounds, either.
-        if self.labels.len() == first && self.labels.try_reserve(labels.len()).is_ok() {
+        let left = on_view!(self.x, x => x.rows()).saturating_sub(first);
+        if !self.ended && self.labels.len() == first && self.labels.try_reserve_exact(left).is_ok() {
             self.labels.extend_from_slice(labels);
         }
     }

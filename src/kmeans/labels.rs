@@ -75,8 +75,8 @@ impl Labels {
     }
 }
 
-/// Labels every row, with what is `carried` from the passes before, and finds out where codewords move where `with_moves` asks for it. `tell` hears how many are done
-/// after every block.
+/// Labels every row, with what is `carried` from the passes before, and finds out where codewords move where `with_moves` asks
+/// for it. `tell` hears how many are done after every block.
 pub(super) fn label(
     problem: &mut Problem<'_, '_>,
     codebook: &Codebook,

@@ -8,6 +8,7 @@ use crate::backend::AssignStats;
 use crate::backend::carried::Carried;
 use crate::backend::training::Means;
 use crate::codebook::Codebook;
+use crate::device::Device;
 use crate::error::Result;
 use crate::matrix::Matrix;
 
@@ -23,8 +24,8 @@ pub(super) fn lloyd(
     let mut all = AssignStats::default();
     // The codebook of the codewords of `state`, where it was made on the device.
     let mut ready = None;
-    let held = if problem.on_device.is_none() { problem.source.view() } else { None };
-    let mut carried = held.and_then(|x| Carried::new(params.carry, x, params.k));
+    let held = if matches!(problem.device, Device::Cpu) { problem.source.view() } else { None };
+    let mut carried = held.and_then(|x| Carried::new(params.carry, x, params.k, params.iterations));
     loop {
         let iteration = state.curve.len();
         observe(Step::Moved { run, iteration }, Some(&state))?;

@@ -196,8 +196,9 @@ impl KMeans {
     ///
     /// On the processor, with 17 to 1024 codewords, an iteration leaves the next a lower bound of the distances to every 16
     /// codewords (Yinyang k-means, Ding et al. 2015): where codewords move little, most labels follow from these. That takes
-    /// 64 bytes per row for every 256 codewords begun and 8 more, from when a few rows show that it pays; without memory for
-    /// it, training goes on as it would otherwise. It changes no result.
+    /// 64 bytes per row for every 256 codewords begun, from when a few rows show that it pays, 4 more per row and 16 k d
+    /// more; it is not done where the bytes of the rows were more than 1 GiB. It changes no result but the tiers in
+    /// [`KMeansFit::stats`].
     ///
     /// # Errors
     /// - [`Error::InvalidParameter`] for k = 0 or beyond 2^32 - 2, `n_init` = 0, several runs from one given codebook or
@@ -248,7 +249,7 @@ impl KMeans {
     /// [`KMeans::fit_with`] of rows that need not be in memory: the same codebook, inertia and curve, to the last bit.
     /// `observe` is also given where the training stands, once there is a start.
     ///
-    /// Nothing is held for a row but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 12 for
+    /// Of rows that are not held in memory nothing is held but what a start needs while it is sought: 4 bytes for k-means++, 8 for k-means||, 12 for
     /// the hierarchical start, 8 for random rows with weights; the batch, where there are mini-batches, with 16 bytes a
     /// row. Every iteration reads the rows once, and once more after a pass in which a codeword had no rows; k-means++
     /// reads them k - 1 times, k-means|| six times, the hierarchical start once and then by single rows, as random rows

@@ -74,7 +74,8 @@ fn one_side_rounds(numbers: &mut Numbers, d: usize, rows_round: bool) -> (Matrix
         let near = 2f32.powi(-6 - i % 18) * (numbers.uniform() - 0.5);
         let middle: Vec<f32> = (0..d).map(|_| few(numbers)).collect();
         if rows_round {
-            let apart: Vec<f32> = (0..d).map(|t| if (t + i as usize) % 3 == 0 { 0.125 } else { -0.0625 }).collect();
+            let apart: Vec<f32> =
+                (0..d).map(|t| if (t + i as usize).is_multiple_of(3) { 0.125 } else { -0.0625 }).collect();
             let off: Vec<f32> = numbers.gaussians(d).iter().map(|value| value * 0.1).collect();
             // Off the middle, but as far from both.
             let products = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
@@ -104,8 +105,27 @@ fn lengths_decide(numbers: &mut Numbers, d: usize) -> (Matrix<f32>, Matrix<f32>)
         e.extend((0..d).map(|t| first[(t + j) % d] * if (j * 5) >> (t % 5) & 1 == 1 { -1.0 } else { 1.0 }));
         e[start] *= 1.0 + 2f32.powi(-8 - (j % 16) as i32);
     }
+    // With their opposites the centre is zero, where the rows are.
+    let opposites: Vec<f32> = e.iter().map(|value| -value).collect();
+    e.extend(opposites);
     let x = (0..40 * d).map(|i| numbers.gaussian() * [0.0, 1e-4, 1e-6, 1e-9][i / d % 4]).collect();
-    (matrix(x, 40, d), matrix(e, k, d))
+    (matrix(x, 40, d), matrix(e, 2 * k, d))
+}
+
+/// Rows off the middle of two codewords, at a right angle, far more than these are apart: what rows round is then large beside
+/// what tells the two apart.
+fn off_the_middle() -> (Matrix<f32>, Matrix<f32>) {
+    let (a, b) = ([0.8125f32, 0.3125, -1.3125], [0.875f32, 0.4375, -0.5625]);
+    let mut numbers = Numbers::new(135);
+    let mut x = Vec::new();
+    for _ in 0..400 {
+        let off: Vec<f32> = numbers.gaussians(3).iter().map(|value| value * 2.0).collect();
+        let apart: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+        let share = off.iter().zip(&apart).map(|(o, a)| o * a).sum::<f32>() / apart.iter().map(|a| a * a).sum::<f32>();
+        x.extend((0..3).map(|t| (a[t] + b[t]) / 2.0 + off[t] - share * apart[t]));
+    }
+    let e = [a, b, a.map(|value| -value), b.map(|value| -value)].concat();
+    (matrix(x, 400, 3), matrix(e, 4, 3))
 }
 
 #[test]
@@ -117,6 +137,8 @@ fn rows_next_to_the_middle_of_two_codewords_get_the_nearer_one() {
             let (x, e) = between(&mut numbers, n, k, d, reach);
             sum += assert_exact(&format!("{n} x {k} x {d}, {reach}"), x.view(), e.view());
         }
+        let (x, e) = off_the_middle();
+        sum += assert_exact("off the middle", x.view(), e.view());
         for (d, rows_round) in [(4, false), (9, true), (9, false), (16, true), (16, false), (31, true), (31, false)] {
             let (x, e) = one_side_rounds(&mut numbers, d, rows_round);
             sum += assert_exact(&format!("{d}, {rows_round}"), x.view(), e.view());
@@ -151,6 +173,21 @@ fn scales_far_apart_leave_the_labels_as_they_are() {
             assert_exact(&format!("a long codeword, {d}"), x.view(), matrix(e.clone(), k, d).view());
             e.iter_mut().for_each(|value| *value += 1e6);
             assert_exact(&format!("far from zero, {d}"), x.view(), matrix(e, k, d).view());
+        }
+    });
+}
+
+#[test]
+fn the_longest_codewords_there_can_be_beside_their_scale() {
+    pass_on_each(machines(), "label_parts::the_longest_codewords_there_can_be_beside_their_scale", || {
+        // Half the squared norm is more than an f16 holds of it.
+        let most = f32::from_bits(2f32.to_bits() - 1);
+        for d in [29, 31, 32] {
+            let e: Vec<f32> =
+                (0..6 * d).map(|i| if i / d == 0 || (i + i / d) % (i / d + 1) == 0 { most } else { -most }).collect();
+            let opposites: Vec<f32> = e.iter().map(|value| -value).collect();
+            let e = matrix([e, opposites].concat(), 12, d);
+            assert_exact(&format!("{d}"), e.view(), e.view());
         }
     });
 }

@@ -69,6 +69,11 @@ fn codebooks_of_different_numbers_of_distinct_codewords_stand_side_by_side() {
         let x = matrix(numbers.gaussians(n * m * width), n, m * width);
         assert_encoded("first", &quantizer, x.view(), &codewords);
         assert_encoded("again, fewer", &quantizer, x.view().row_range(3..40).unwrap(), &codewords);
+        // Without the part that has nothing to choose from.
+        let some = [&codewords.as_slice()[..k * width], &codewords.as_slice()[2 * k * width..]].concat();
+        let (some, x) = (matrix(some, 2 * k, width), cut(x.view(), 0..2 * width));
+        let quantizer = ProductQuantizer::new(some.view(), 2, &cuda()).unwrap();
+        assert_encoded("two", &quantizer, x.view(), &some);
     });
 }
 
@@ -138,12 +143,39 @@ fn each_refused_allocation_is_an_error_and_leaves_nothing_behind() {
         return;
     }
     let name = "parts::each_refused_allocation_is_an_error_and_leaves_nothing_behind";
-    let refusals = Machine::new().refuse_each(name, || {
-        let codewords = matrix(vec![0.0f32, 1.0, 2.0, 4.0], 4, 1);
-        let quantizer = ProductQuantizer::new(codewords.view(), 2, &Device::cuda(0)?)?;
-        assert_eq!(quantizer.encode(matrix(vec![1.0f32, 2.25], 1, 2).view())?, [1]);
-        Ok(())
-    });
+    let refusals = Machine::new().variable("CODEWORD_CUDA_GEMM", "simt").refuse_each(name, encode_one);
     // Two codebooks and a lane.
     assert!(refusals > 30, "{refusals}");
+}
+
+fn encode_one() -> Result<(), Error> {
+    let codewords = matrix(vec![0.0f32, 1.0, 2.0, 4.0], 4, 1);
+    let quantizer = ProductQuantizer::new(codewords.view(), 2, &Device::cuda(0)?)?;
+    assert_eq!(quantizer.encode(matrix(vec![1.0f32, 2.25], 1, 2).view())?, [1]);
+    Ok(())
+}
+
+#[test]
+fn what_tensor_cores_have_no_memory_for_is_done_without_them() {
+    if !simulated::is_available() {
+        return;
+    }
+    let name = "parts::what_tensor_cores_have_no_memory_for_is_done_without_them";
+    let mut outcomes = String::new();
+    for nth in 1..60 {
+        let output = Machine::new().set("FAIL_ALLOC", nth).run(name, || match encode_one() {
+            Ok(()) => println!("outcome: done"),
+            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
+            Err(error) => println!("outcome: {error}"),
+        });
+        let text = simulated::text(&output);
+        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
+        outcomes.push(match (text.contains("outcome: done"), text.contains("outcome: refused")) {
+            (true, false) => 'd',
+            (false, true) => 'r',
+            _ => panic!("allocation {nth}: {text}"),
+        });
+    }
+    // The codebooks have to be there; then what tensor cores want does not; then the lane; the last ones were never asked for.
+    assert!(outcomes.contains("rd") && outcomes.contains("dr") && outcomes.ends_with('d'), "{outcomes}");
 }

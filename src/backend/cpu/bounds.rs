@@ -39,7 +39,7 @@ use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
 
 /// Dimensions up to which the limits above have room.
-const MAX_D: usize = 4096;
+pub(crate) const MAX_D: usize = 4096;
 /// Rows of a block.
 const BLOCK_ROWS: usize = 1024;
 

@@ -95,7 +95,9 @@ pub(super) fn assign_tensor(
     // Three roundings of the score in place of one.
     let (unit, tiny, fast) = (4.0 * codebook.bounds.unit, codebook.bounds.any_order.tiny, u32::from(fast));
     let function = queue.context.function("assign_tensor", "assign_tensor_f16")?;
-    queue.allow_shared(&function, "assign_tensor_f16", blocks.shared)?;
+    if blocks.shared > 0 {
+        queue.allow_shared(&function, "assign_tensor_f16", blocks.shared)?;
+    }
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(halves).arg(&block.facts).arg(&block.kinds).arg(&codewords.halves);
     launch.arg(&codewords.lengths).arg(&codewords.bounds).arg(&codewords.half_sq_norms).arg(&codebook.labels);

@@ -258,8 +258,8 @@ impl Filter {
     pub fn serves(&self, op: &'static str, codebook: &DeviceCodebook) -> Result<bool> {
         match self {
             Filter::Cublas { .. } | Filter::Simt { .. } => Ok(true),
-            Filter::Tensor { .. } => codebook.tensor(op).map(|_| true),
-            Filter::AtOnce => Ok(label_parts::serves(codebook) && codebook.tensor(op).is_ok()),
+            Filter::AtOnce if !label_parts::serves(codebook) => Ok(false),
+            Filter::Tensor { .. } | Filter::AtOnce => codebook.tensor(op).map(|_| true),
         }
     }
 

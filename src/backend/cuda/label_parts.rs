@@ -18,6 +18,9 @@ const WIDE_BLOCKS: u32 = 4;
 /// Bytes of dynamic shared memory at most: what every device has, less what the kernel has anyway.
 const SHARED: u32 = 84 << 10;
 
+/// Bytes that need not be asked for.
+const SHARED_UNASKED: u32 = 32 << 10;
+
 /// Distinct codewords at most: their numbers have to fit `HIT_BITS` of the kernel.
 const CODEWORDS: u32 = 1024;
 
@@ -31,13 +34,13 @@ const BOUND_DEPTH: u32 = 5;
 pub(super) const WORDS: usize = 8;
 
 /// Whether the kernel serves a codebook, on tensor cores that are trusted: not of many dimensions, not if shared memory does
-/// not hold it, nor for values next to the largest f32, whose squares are too large for it. And codewords have to be
-/// apart, or more of them reach the threshold than a thread keeps: that is a distance of some (1/m)^(2/d) of the squared
+/// not hold it, nor for values next to the largest f32, whose squares are too large for it, nor where there is nothing to
+/// choose from. And codewords have to be apart, or more of them reach the threshold than a thread keeps: that is a distance of some (1/m)^(2/d) of the squared
 /// norms where they fill their space.
 pub(super) fn serves(codebook: &DeviceCodebook) -> bool {
     let DeviceCodebook { m, d, shift, .. } = *codebook;
     let are_apart = f64::from(m).powf(2.0 / f64::from(d)) <= 256.0;
-    d <= LABEL_PARTS_WIDTH && m <= CODEWORDS && shared(m, d) <= SHARED && shift > LEAST_SHIFT && are_apart
+    d <= LABEL_PARTS_WIDTH && (2..=CODEWORDS).contains(&m) && shared(m, d) <= SHARED && shift > LEAST_SHIFT && are_apart
 }
 
 /// A codebook as the kernel reads it: valid as long as both are there.
@@ -133,7 +136,10 @@ pub(super) fn label_parts(
     let (stride, report, counts) = (x.stride as u64, u32::from(packing.report), u32::from(!packing.plain));
     let kinds = kinds.map_or(0, |kinds| kinds.write().address());
     let function = queue.context.function("label_parts", entry)?;
-    queue.allow_shared(&function, entry, shared)?;
+    if shared > SHARED_UNASKED {
+        // Always the most: others may launch it for other codebooks at the same time.
+        queue.allow_shared(&function, entry, SHARED)?;
+    }
     let mut launch = queue.stream.launch_builder(&function);
     launch.arg(&x.values).arg(&stride).arg(table).arg(labels).arg(&kinds).arg(status);
     launch.arg(&packing.first_row).arg(&n).arg(&d).arg(&report).arg(&counts).arg(&parts.eps);

@@ -129,9 +129,6 @@ impl Queue {
 
     /// Lets launches of `function` ask for so many bytes of dynamic shared memory: more than 48 KB need that.
     pub fn allow_shared(&self, function: &CudaFunction, entry: &str, bytes: u32) -> Result<()> {
-        if bytes <= 32 << 10 {
-            return Ok(());
-        }
         let asked = || format!("{bytes} bytes of shared memory for {entry}");
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         let allowed = self.context.cuda().bind_to_thread().and_then(|()| function.set_attribute(DYNAMIC, bytes));

@@ -71,9 +71,9 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         (Device::Cpu, None) => bytes_per_row(args.k as usize) as u64,
         _ => 0,
     };
-    let carrying = |rows: u64, memory: u64, limit: Option<u64>| {
+    let carrying = |rows: u64, memory: u64, limit: u64| {
         let all = memory.saturating_add(rows.saturating_mul(carried));
-        if limit.is_none_or(|limit| all <= limit) { (all, Carry::WherePays) } else { (memory, Carry::Never) }
+        if all <= limit { (all, Carry::WherePays) } else { (memory, Carry::Never) }
     };
     let refused = |least: u64, way_out: &str| match global.max_memory {
         Some(size) if size.0 < least => {
@@ -86,13 +86,13 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
         let memory = in_memory(sample);
         refused(memory, "allow that, or draw a smaller sample")?;
-        let (memory, carry) = carrying(sample, memory, global.max_memory.map(|size| size.0));
+        let (memory, carry) = carrying(sample, memory, global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0));
         return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, carry));
     }
     let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
     let all = in_memory(n);
     if all <= limit {
-        let (memory, carry) = carrying(n, all, Some(limit));
+        let (memory, carry) = carrying(n, all, limit);
         return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, carry));
     }
     if args.quantizer != Quantizer::Vq {

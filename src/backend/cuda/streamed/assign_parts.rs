@@ -75,9 +75,13 @@ enum Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(codebooks: &'a [&'a DeviceCodebook], n: usize) -> Result<Work<'a>> {
-        let parts = if FilterPlan::may_use_tensor_cores(OP)? { Parts::new(OP, codebooks)? } else { None };
-        if let Some(parts) = parts {
-            return Ok(Work::AtOnce(parts));
+        if FilterPlan::may_use_tensor_cores(OP)? {
+            match Parts::new(OP, codebooks) {
+                Ok(Some(parts)) => return Ok(Work::AtOnce(parts)),
+                Ok(None) => {}
+                // One after the other needs less memory; or meets the same error.
+                Err(why) => log::info!("labels of one part after the other: {why}"),
+            }
         }
         let plan = |codebook: &&DeviceCodebook| FilterPlan::new(OP, codebook, n);
         Ok(Work::InTurn(Plans::new(&codebooks.iter().map(plan).collect::<Result<Vec<_>>>()?)))
@@ -96,7 +100,7 @@ impl<'a> Work<'a> {
     /// Bytes of device memory of one lane.
     fn bytes(&self) -> usize {
         match self {
-            Work::AtOnce(_) => 0,
+            Work::AtOnce(parts) => 8 * WORDS * parts.len(),
             Work::InTurn(plans) => plans.plans.iter().map(FilterPlan::bytes).sum(),
         }
     }
