@@ -36,10 +36,11 @@
 //         The machine code for 16 codewords by 32 rows (ptxas 13, 2 steps): 8 HMMA, 16 FMNMX and 5 others in the first pass; 8
 //         HMMA, 16 FSETP, 16 IMAD and some 10 others in the second. Five blocks a multiprocessor by registers, no spill.
 // Source  ours; the filter and its certificate as in assign_tensor.cu.
-// Measured on an H200, 1,000,000 x 96 as 6 x 16 by 256: 0.7 ms, of which 0.1 look at lists and 0.28 are there for 16 codewords,
-//         too; by the five launches a part that there were before 3.06. Tried: bounds by three FMA of every sum in place of
-//         five dimensions, lists by atomics as codewords pass by (1.40), norms in f64 (0.84), the next rows sent for or loaded
-//         ahead (no gain, or slower for want of registers), eight warps a block (0.70, with a spilled register).
+// Measured on an H200, 1,000,000 x 96 as 6 x 16 by 256: 0.78 ms, some 0.3 of them for packing and labels, whatever the number of
+//         codewords, and 0.07 for lists; by five launches for each part 3.06. Of 131,072 x 16 by 256 0.045, twice as much a row:
+//         a block makes its operands of the codebook first. Tried: bounds by three FMA of every sum in place of five
+//         dimensions, lists by atomics as codewords pass by (1.40), norms in f64 (0.84), the next rows sent for or loaded
+//         ahead (no gain, or slower for want of registers), eight warps a block (0.70, but 8 bytes of registers spilled).
 #include "bounded_products.cuh"
 #include "direct.cuh"
 
