@@ -448,7 +448,7 @@ fn at_once(machine: Machine) -> Machine {
 #[test]
 fn a_codebook_that_is_read_before_all_of_it_is_there() {
     const NAME: &str = "a_codebook_that_is_read_before_all_of_it_is_there";
-    let machine = planted(NAME, "label_parts.cu", "__syncthreads();  // The codebook is there.", "");
+    let machine = planted(NAME, "bounded_products.cuh", "__syncthreads();  // The codebook is there.", "");
     let words = ["kernel label_parts_f32", "shared memory"];
     is_found(&at_once(machine), NAME, &words, || assign_exactly(&gaussians(40, 10), &gaussians(90, 10)));
 }
@@ -468,7 +468,7 @@ fn a_list_that_goes_on_where_the_rows_before_ended() {
 fn bounds_that_do_not_say_what_rounding_took() {
     const NAME: &str = "bounds_that_do_not_say_what_rounding_took";
     let all = "__fmaf_rn(part.lengths[j], power_of_two(-12) + eps, part.bounds[j])";
-    let machine = planted(NAME, "label_parts.cu", all, "0.0f");
+    let machine = planted(NAME, "bounded_products.cuh", all, "0.0f");
     gives_wrong_bits(&at_once(machine), NAME, &["planted"], || {
         // Rows at the middle of two codewords, which is not that of all, and next to it.
         let e = gaussians(3, 10);
