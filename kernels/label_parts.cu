@@ -246,23 +246,80 @@ struct Wide {
     }
 };
 
-#define LABEL_PARTS(name, T, width, blocks)                                                                               \
-    extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, blocks)                                         \
-        name(const T* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,               \
-             u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,      \
-             float eps, double f64_relative) {                                                                            \
-        extern __shared__ __align__(16) unsigned char memory[];                                                           \
-        __shared__ Reached reached[LABEL_PARTS_WARPS];                                                                    \
-        __shared__ Part part;                                                                                             \
-        if (threadIdx.x == 0) part = parts[blockIdx.x];                                                                   \
-        __syncthreads(); /* All know the part. */                                                                         \
-        const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};          \
-        width::label(x, part, a, memory, reached);                                                                        \
-    }
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 5)
+    label_parts_f32(const float* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                    u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                    float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Narrow::label(x, part, a, memory, reached);
+}
 
-LABEL_PARTS(label_parts_f32, float, Narrow, 5)
-LABEL_PARTS(label_parts_f16, F16, Narrow, 5)
-LABEL_PARTS(label_parts_bf16, Bf16, Narrow, 5)
-LABEL_PARTS(label_wide_parts_f32, float, Wide, 4)
-LABEL_PARTS(label_wide_parts_f16, F16, Wide, 4)
-LABEL_PARTS(label_wide_parts_bf16, Bf16, Wide, 4)
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 5)
+    label_parts_f16(const F16* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                    u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                    float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Narrow::label(x, part, a, memory, reached);
+}
+
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 5)
+    label_parts_bf16(const Bf16* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                     u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                     float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Narrow::label(x, part, a, memory, reached);
+}
+
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 4)
+    label_parts_wide_f32(const float* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                         u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                         float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Wide::label(x, part, a, memory, reached);
+}
+
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 4)
+    label_parts_wide_f16(const F16* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                         u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                         float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Wide::label(x, part, a, memory, reached);
+}
+
+extern "C" __global__ void __launch_bounds__(LABEL_PARTS_WARPS* WARP, 4)
+    label_parts_wide_bf16(const Bf16* __restrict__ x, u64 stride, const Part* __restrict__ parts, u32* __restrict__ labels,
+                          u32* __restrict__ kinds, u64* __restrict__ status, u64 first_row, u32 n, u32 d, u32 report, u32 counts,
+                          float eps, double f64_relative) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    __shared__ Reached reached[LABEL_PARTS_WARPS];
+    __shared__ Part part;
+    if (threadIdx.x == 0) part = parts[blockIdx.x];
+    __syncthreads();  // All know the part.
+    const LabelArgs a = {labels, kinds, status, stride, first_row, n, d, report, counts, eps, f64_relative};
+    Wide::label(x, part, a, memory, reached);
+}

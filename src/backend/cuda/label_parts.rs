@@ -124,9 +124,9 @@ pub(super) fn label_parts(
         (Dtype::F32, true) => "label_parts_f32",
         (Dtype::F16, true) => "label_parts_f16",
         (Dtype::Bf16, true) => "label_parts_bf16",
-        (Dtype::F32, false) => "label_wide_parts_f32",
-        (Dtype::F16, false) => "label_wide_parts_f16",
-        (Dtype::Bf16, false) => "label_wide_parts_bf16",
+        (Dtype::F32, false) => "label_parts_wide_f32",
+        (Dtype::F16, false) => "label_parts_wide_f16",
+        (Dtype::Bf16, false) => "label_parts_wide_bf16",
     };
     let shared = parts.codebooks.iter().map(|codebook| shared(codebook.m, d)).max().unwrap_or(0);
     // There are fewer than 2^31 parts.
