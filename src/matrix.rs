@@ -293,6 +293,11 @@ impl<'a, T: Element> MatrixView<'a, T> {
         MatrixView { data: buffer, rows, cols, row_stride: cols }
     }
 
+    /// As many rows as `data` has, side by side; whole rows of one column or more.
+    pub(crate) fn of_rows(data: &'a [T], cols: usize) -> Self {
+        MatrixView { data, rows: data.len() / cols, cols, row_stride: cols }
+    }
+
     /// All elements as f32, row after row; `to` has as many.
     pub(crate) fn widen_into(&self, to: &mut [f32])
     where

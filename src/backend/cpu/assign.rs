@@ -114,12 +114,13 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
         let packed = job.packed;
         let mut stats = AssignStats::default();
         self.pass.pack(packed, job.x, job.precision);
-        let bad = self.pass.kinds().iter().position(|&kind| kind == RowKind::NonFinite);
+        // Seldom is a row anything else; that is seen faster than which of them.
+        let are_packed = self.pass.kinds().iter().fold(0, |kinds, &kind| kinds | kind as u8) == RowKind::Packed as u8;
         self.again.clear();
         if packed.labels().len() > 1 {
             self.pass.run(packed);
-            for (i, label) in labels.iter_mut().enumerate() {
-                if self.pass.kinds()[i] == RowKind::Packed {
+            for (i, (label, &kind)) in labels.iter_mut().zip(self.pass.kinds()).enumerate() {
+                if kind == RowKind::Packed {
                     let Verdict { position, open } = self.pass.verdict(packed, i);
                     *label = packed.labels()[position];
                     if let (Precision::Exact, Some(upper)) = (job.precision, open) {
@@ -127,18 +128,26 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
                     }
                 }
             }
-            self.look_again(job, labels, &mut stats);
+            self.look_again(job, are_packed, labels, &mut stats);
         } else {
             labels.fill(packed.labels()[0]);
         }
-        let bad_rows = self.pass.kinds().iter().filter(|&&kind| kind == RowKind::NonFinite).count();
-        stats.first = (labels.len() - bad_rows) as u64 - (stats.second + stats.f64 + stats.exact);
-        self.distances(job, labels, sq_distances);
-        (stats, bad)
+        let kinds = if are_packed { &[] } else { self.pass.kinds() };
+        let bad: Vec<usize> =
+            kinds.iter().enumerate().filter(|kind| *kind.1 == RowKind::NonFinite).map(|(i, _)| i).collect();
+        stats.first = (labels.len() - bad.len()) as u64 - (stats.second + stats.f64 + stats.exact);
+        self.distances(job, &bad, labels, sq_distances);
+        (stats, bad.first().copied())
     }
 
     /// Settles the rows of `self.again`, and those that are wild.
-    fn look_again<T: Element>(&mut self, job: &Job<'_, T, P::Codebook>, labels: &mut [u32], stats: &mut AssignStats) {
+    fn look_again<T: Element>(
+        &mut self,
+        job: &Job<'_, T, P::Codebook>,
+        are_packed: bool,
+        labels: &mut [u32],
+        stats: &mut AssignStats,
+    ) {
         let Workspace { pass, again, wild, look, wide } = self;
         let packed = job.packed;
         let mut settle = |i: usize, candidates: &mut Vec<u32>| {
@@ -152,32 +161,40 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
             }
         };
         pass.candidates(packed, again, &mut settle);
-        for (i, _) in pass.kinds().iter().enumerate().filter(|&(_, &kind)| kind == RowKind::Wild) {
+        let kinds = if are_packed { &[] } else { pass.kinds() };
+        for (i, _) in kinds.iter().enumerate().filter(|&(_, &kind)| kind == RowKind::Wild) {
             wild.clear();
             wild.extend_from_slice(packed.labels());
             settle(i, wild);
         }
     }
 
-    /// The rounded distance of every row to its codeword.
-    fn distances<T: Element>(&mut self, job: &Job<'_, T, P::Codebook>, labels: &mut [u32], sq_distances: &mut [f32]) {
-        // Rows that are not finite have no label; any will do until they get theirs.
-        for (label, &kind) in labels.iter_mut().zip(self.pass.kinds()) {
-            if kind == RowKind::NonFinite {
-                *label = 0;
-            }
+    /// The rounded distance of every row to its codeword; `bad` are those that are not finite.
+    fn distances<T: Element>(
+        &mut self,
+        job: &Job<'_, T, P::Codebook>,
+        bad: &[usize],
+        labels: &mut [u32],
+        sq_distances: &mut [f32],
+    ) {
+        // They have no label; any will do until they get theirs.
+        for &i in bad {
+            labels[i] = 0;
         }
         let x = job.x.as_f32(&mut self.wide);
         job.packed.kernels().sq_distances(x, job.codewords, labels, sq_distances);
-        for (i, sq_distance) in sq_distances.iter_mut().enumerate().filter(|(_, sq_distance)| sq_distance.is_nan()) {
-            if self.pass.kinds()[i] != RowKind::NonFinite {
+        for &i in bad {
+            (labels[i], sq_distances[i]) = (SENTINEL, 0.0);
+        }
+        // Seldom is one left, which is seen faster than which.
+        if sq_distances.iter().fold(false, |left, sq_distance| left | sq_distance.is_nan()) {
+            for (i, sq_distance) in sq_distances.iter_mut().enumerate().filter(|(_, sq_distance)| sq_distance.is_nan())
+            {
                 *sq_distance = round_exact_sq_l2(x.row(i), job.codewords.row(labels[i] as usize), &mut self.look.sum);
             }
         }
-        for (i, &kind) in self.pass.kinds().iter().enumerate() {
-            if kind == RowKind::NonFinite {
-                (labels[i], sq_distances[i]) = (SENTINEL, f32::NAN);
-            }
+        for &i in bad {
+            sq_distances[i] = f32::NAN;
         }
     }
 }

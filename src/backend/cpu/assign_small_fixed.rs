@@ -53,28 +53,26 @@ impl PassSmallFixed {
 impl Pass for PassSmallFixed {
     type Codebook = SmallFixedPanels;
 
-    /// Exact only, as the sums of differences are.
+    /// Exact only: what the sums leave open is settled by direct ones.
     fn pack<T: Element>(&mut self, panels: &SmallFixedPanels, x: MatrixView<'_, T>, _: Precision) {
         self.rows.pack(x, panels);
     }
 
     fn run(&mut self, panels: &SmallFixedPanels) {
-        let (kernels, d, low) = (panels.fixed_kernels, panels.d, panels.low());
-        let tiles = self.rows.tiles().len();
-        self.state.clear();
-        self.state.resize(tiles * STATE, i32::MIN);
+        let (kernels, low) = (panels.fixed_kernels, panels.low());
+        let PassSmallFixed { rows, state, certain, nearest, .. } = self;
+        state.clear();
+        state.resize(rows.tiles() * STATE, i32::MIN);
         for (first, run) in panels.runs(RUN_FLOATS) {
-            for (tile, state) in self.rows.tiles().zip(self.state.chunks_exact_mut(STATE)) {
-                kernels.best(tile, run, first, low, state);
+            for (i, state) in state.chunks_exact_mut(STATE).enumerate() {
+                kernels.best(rows.tile(i), run, first, low, state);
             }
         }
-        self.certain.resize(tiles * ROWS, OPEN);
-        self.nearest.resize(tiles * ROWS, OPEN);
-        let states = self.state.chunks_exact(STATE).zip(self.certain.chunks_exact_mut(ROWS));
-        let nearest = self.nearest.chunks_exact_mut(ROWS).zip(self.rows.plain());
-        for (((state, certain), (positions, plain)), bounds) in states.zip(nearest).zip(self.rows.bounds()) {
-            kernels.certain(state, bounds, low, certain);
-            kernels.nearest(plain, certain, &panels.exact, d, positions);
+        certain.resize(rows.tiles() * ROWS, OPEN);
+        nearest.resize(rows.tiles() * ROWS, OPEN);
+        let found = certain.chunks_exact_mut(ROWS).zip(nearest.chunks_exact_mut(ROWS));
+        for (i, (state, (certain, nearest))) in state.chunks_exact(STATE).zip(found).enumerate() {
+            kernels.nearest(rows.tile(i), panels.all(), state, rows.bounds(i), certain, nearest);
         }
     }
 
@@ -91,37 +89,44 @@ impl Pass for PassSmallFixed {
         Verdict { position: panels.panel_of(key) * PANEL, open: Some(panels.upper(key, self.rows.bound(i))) }
     }
 
-    /// The panel where that is certain; else, tile by tile, the values of all panels once more.
+    /// Among the codewords of the panel where that is certain; else, tile by tile, of all panels whose values say so.
     fn candidates(
         &mut self,
         panels: &SmallFixedPanels,
         rows: &[(usize, f64)],
         mut each: impl FnMut(usize, &mut Vec<u32>),
     ) {
-        let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| self.certain[i] != OPEN);
-        for (i, _) in ties {
-            self.found.clear();
-            self.found.extend_from_slice(panels.labels_of(self.certain[i] as usize));
-            each(i, &mut self.found);
+        let PassSmallFixed { rows: packed, certain, pairs, shifts, values, found, .. } = self;
+        let (ties, open): (Vec<_>, Vec<_>) = rows.iter().partition(|&&(i, _)| certain[i] != OPEN);
+        for (i, limit) in ties {
+            found.clear();
+            panels.labels_from(
+                certain[i] as usize,
+                packed.tile(i / ROWS),
+                i % ROWS,
+                panels.least(limit, packed.bound(i)),
+                found,
+            );
+            each(i, found);
         }
-        self.pairs.resize(panels.half() * ROWS, 0);
-        self.shifts.resize(ROWS, 0);
-        self.values.resize(if open.is_empty() { 0 } else { ROWS * panels.count() }, 0);
+        pairs.resize(panels.half() * ROWS, 0);
+        shifts.resize(ROWS, 0);
+        values.resize(if open.is_empty() { 0 } else { ROWS * panels.count() }, 0);
         for group in open.chunks(ROWS) {
             for (to, &(i, _)) in group.iter().enumerate() {
-                self.rows.copy(i, &mut self.pairs, &mut self.shifts, to);
+                packed.copy(i, pairs, shifts, to);
             }
-            let tile = Tile { pairs: &self.pairs, shifts: &self.shifts };
-            panels.fixed_kernels.values(tile, panels.all(), &mut self.values);
+            let tile = Tile { pairs, shifts };
+            panels.fixed_kernels.values(tile, panels.all().words, values);
             for (row, &(i, limit)) in group.iter().enumerate() {
-                let threshold = panels.threshold(limit, self.rows.bound(i));
-                self.found.clear();
-                for (panel, &value) in self.values[row..].iter().step_by(ROWS).enumerate() {
-                    if value >= threshold {
-                        self.found.extend_from_slice(panels.labels_of(panel));
+                let least = panels.least(limit, packed.bound(i));
+                found.clear();
+                for (panel, &value) in values[row..].iter().step_by(ROWS).enumerate() {
+                    if value >= least {
+                        panels.labels_from(panel, tile, row, least, found);
                     }
                 }
-                each(i, &mut self.found);
+                each(i, found);
             }
         }
     }

@@ -9,6 +9,14 @@ use rayon::prelude::*;
 /// Distinct codewords in one running sum of a column: `PREPARE_RUN` of kernels/shapes.h.
 const RUN: usize = 64;
 
+/// Numbers that are worth a task of their own.
+const GRAIN: usize = 1 << 14;
+
+/// As many codewords of d dimensions.
+pub(super) fn grain(d: usize) -> usize {
+    GRAIN.div_ceil(d.max(1))
+}
+
 /// Labels of the distinct codewords, and every repetition with the label it repeats. Equal numbers are equal:
 /// 0 and -0 too.
 pub(super) fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u32)>) {
@@ -20,7 +28,8 @@ pub(super) fn distinct(codewords: MatrixView<'_, f32>) -> (Vec<u32>, Vec<(u32, u
             sum.wrapping_add(u64::from((value + 0.0).to_bits()).wrapping_mul(factor))
         })
     };
-    let mut order: Vec<(u64, u32)> = (0..k as u32).into_par_iter().map(|j| (hash(j), j)).collect();
+    let mut order: Vec<(u64, u32)> =
+        (0..k as u32).into_par_iter().with_min_len(grain(codewords.cols())).map(|j| (hash(j), j)).collect();
     order.par_sort_unstable();
     let mut repeats = Vec::new();
     for run in order.chunk_by(|a, b| a.0 == b.0) {
@@ -58,7 +67,7 @@ pub(super) fn mean_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<
         let rows = labels.iter().map(|&label| codewords.row(label as usize));
         rows.fold(vec![0.0f64; d], |sums, row| add(sums, row.iter().map(|&value| f64::from(value))))
     };
-    let runs: Vec<Vec<f64>> = labels.par_chunks(RUN).map(run).collect();
+    let runs: Vec<Vec<f64>> = labels.par_chunks(RUN).with_min_len(grain(d * RUN)).map(run).collect();
     let sums = runs.iter().fold(vec![0.0f64; d], |sums, run| add(sums, run.iter().copied()));
     let mean: Vec<f32> = sums.iter().map(|sum| (sum / labels.len() as f64) as f32).collect();
     let median = |mean: Option<&[f32]>| {
@@ -69,7 +78,7 @@ pub(super) fn mean_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option<
                 value * value
             })
         };
-        let mut norms: Vec<f64> = labels.par_iter().map(sq_norm).collect();
+        let mut norms: Vec<f64> = labels.par_iter().with_min_len(grain(d)).map(sq_norm).collect();
         let middle = norms.len() / 2;
         *norms.select_nth_unstable_by(middle, f64::total_cmp).1
     };
@@ -90,7 +99,7 @@ pub(super) fn largest_magnitude(codewords: MatrixView<'_, f32>, labels: &[u32], 
         let row = codewords.row(*label as usize).iter().enumerate();
         row.fold(0.0f32, |max, (t, &value)| max.max((value - mean.map_or(0.0, |mean| mean[t])).abs()))
     };
-    labels.par_iter().map(largest).reduce(|| 0.0, f32::max)
+    labels.par_iter().with_min_len(grain(codewords.cols())).map(largest).reduce(|| 0.0, f32::max)
 }
 
 /// The sum of `term(t)` for t below `d` as a warp of 32 lanes forms it: every 32nd term in a lane, then the upper half of

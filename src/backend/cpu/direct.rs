@@ -62,6 +62,7 @@ pub(super) fn sq_distances(
     }
 }
 
+/// Four rows at a time, whose sums are rounded together.
 #[inline(always)]
 fn sq_distances_of<const D: usize>(
     x: MatrixView<'_, f32>,
@@ -69,12 +70,24 @@ fn sq_distances_of<const D: usize>(
     labels: &[u32],
     sq_distances: &mut [f32],
 ) {
-    for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
-        if let ([z], [e]) = (x.row(i).as_chunks::<D>().0, codewords.row(label as usize).as_chunks::<D>().0) {
-            *sq_distance = round_f64(sq_l2_f64(z, e), D).unwrap_or(f32::NAN);
-        } else {
-            *sq_distance = f32::NAN;
+    const FOUR: usize = 4;
+    for (four, (labels, sq_distances)) in labels.chunks(FOUR).zip(sq_distances.chunks_mut(FOUR)).enumerate() {
+        let mut parts = [[f64::NAN; FOUR]; FOUR];
+        for (row, &label) in labels.iter().enumerate() {
+            let (z, e) = (x.row(four * FOUR + row), codewords.row(label as usize));
+            if let ([z], [e]) = (z.as_chunks::<D>().0, e.as_chunks::<D>().0) {
+                parts[row] = [0.0; FOUR];
+                for (z, e) in z.as_chunks::<FOUR>().0.iter().zip(e.as_chunks::<FOUR>().0) {
+                    add_squares(&mut parts[row], z, e);
+                }
+            }
         }
+        let mut rounded = [0.0; FOUR];
+        for row in 0..FOUR {
+            let [a, b, c, d] = parts[row];
+            rounded[row] = round_f64((a + b) + (c + d), D).unwrap_or(f32::NAN);
+        }
+        sq_distances.copy_from_slice(&rounded[..labels.len()]);
     }
 }
 

@@ -26,7 +26,7 @@
 //! that of the longest. A codebook whose longest codeword is [`SPREAD`] times as long as half of them is left to f32.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::centre::{lane_sum, mean_of};
+use super::centre::{grain, lane_sum, mean_of};
 use super::fixed_kernels::{FixedKernels, LANES, PADDING, REGISTERS, WIDTH};
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
@@ -187,7 +187,7 @@ pub(super) fn scale_of(codewords: MatrixView<'_, f32>, labels: &[u32]) -> Option
         let row = codewords.row(label as usize);
         lane_sum(d, |t| (f64::from(row[t]) - mean_at(t)).powi(2)).sqrt()
     };
-    let mut norms: Vec<f64> = labels.par_iter().map(norm).collect();
+    let mut norms: Vec<f64> = labels.par_iter().with_min_len(grain(d)).map(norm).collect();
     let longest = norms.iter().fold(0.0f64, |max, &norm| max.max(norm));
     let middle = norms.len() / 2;
     let median = *norms.select_nth_unstable_by(middle, f64::total_cmp).1;

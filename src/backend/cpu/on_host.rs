@@ -70,7 +70,8 @@ impl Form {
 
 impl OnHost {
     pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
-        let form = Form::of(codewords.view(), isa);
+        // Into the pool once: every step by itself would wait for it.
+        let form = rayon::scope(|_| Form::of(codewords.view(), isa));
         let host = OnHost { codewords, isa, form, panels: OnceLock::new() };
         if matches!(host.form, Form::F32) {
             host.panels();

@@ -2,14 +2,14 @@
 //!
 //! The sums, their units and what they can be off are those of [`super::fixed_panels`]. Of a panel of [`PANEL`] codewords
 //! the largest sum counts alone; its low bits are replaced by the number of the panel, as many as there are of these.
-//! Which codeword of the panel it is, [`super::small_nearest`] says. Padding repeats the last codeword: it changes no
-//! largest sum.
+//! Which codeword of the panel it is, the same sums say once more. Padding repeats the last codeword: it changes no largest
+//! sum.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::{SqNorms, larger, negated_half, norms_of, pair, quantize, scale_of};
 use super::kernels::Kernels;
 use super::rows::power_of_two;
-use super::small_fixed_kernels::{PANEL, QUAD, SmallFixedKernels, panel_len};
+use super::small_fixed_kernels::{PANEL, Panels, SmallFixedKernels, Tile, panel_len};
 use super::small_fixed_rows::{MAX_D, Terms};
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
@@ -33,8 +33,6 @@ pub(super) struct SmallFixedPanels {
     pub(super) labels: Vec<u32>,
     /// `[panels][panel_len(half)]`, see [`super::small_fixed_kernels`].
     packed: Vec<i32>,
-    /// `[panels][d][PANEL]`: the codewords as they came; infinite where there is none.
-    pub(super) exact: Vec<f32>,
     /// A and G of [`super::fixed_panels`].
     norm: f64,
     residual: f64,
@@ -60,31 +58,23 @@ impl SmallFixedPanels {
         let mean = mean.unwrap_or_else(|| vec![0.0; d]);
         let half = d.div_ceil(2);
         let mut packed = vec![0; count * panel_len(half)];
-        let mut exact = vec![f32::INFINITY; count * d * PANEL];
         let scale = power_of_two(shift);
-        let pack = |((packed, exact), labels): ((&mut [i32], &mut [f32]), &[u32])| {
+        let pack = |(packed, labels): (&mut [i32], &[u32])| {
             let mut largest = SqNorms::default();
             let mut rounded = [0i16; MAX_D];
             for lane in 0..PANEL {
-                if let Some(&label) = labels.get(lane) {
-                    let row = codewords.row(label as usize);
-                    for (t, &value) in row.iter().enumerate() {
-                        exact[t * PANEL + lane] = value;
-                    }
-                }
                 let label = labels[lane.min(labels.len() - 1)];
                 let norms = quantize(codewords.row(label as usize), &mean, scale, &mut rounded);
-                let quad = &mut packed[lane / QUAD * QUAD * (half + 1)..][..QUAD * (half + 1)];
-                quad[lane % QUAD] = negated_half(norms);
+                packed[lane] = negated_half(norms);
                 for (t, pairs) in rounded.chunks_exact(2).take(half).enumerate() {
-                    quad[(t + 1) * QUAD + lane % QUAD] = pair(pairs[0], pairs[1]);
+                    packed[(t + 1) * PANEL + lane] = pair(pairs[0], pairs[1]);
                 }
                 largest = larger(largest, norms);
             }
             largest
         };
-        let panels = packed.par_chunks_exact_mut(panel_len(half)).zip(exact.par_chunks_exact_mut(d * PANEL));
-        let largest = panels.zip(labels.par_chunks(PANEL)).with_min_len(32).map(pack).reduce(SqNorms::default, larger);
+        let panels = packed.par_chunks_exact_mut(panel_len(half)).zip(labels.par_chunks(PANEL));
+        let largest = panels.with_min_len(32).map(pack).reduce(SqNorms::default, larger);
         let (norm, residual) = norms_of(largest);
         Some(SmallFixedPanels {
             kernels,
@@ -94,7 +84,6 @@ impl SmallFixedPanels {
             shift,
             labels: labels.to_vec(),
             packed,
-            exact,
             norm,
             residual,
         })
@@ -123,8 +112,8 @@ impl SmallFixedPanels {
     }
 
     /// All panels.
-    pub fn all(&self) -> &[i32] {
-        &self.packed
+    pub fn all(&self) -> Panels<'_> {
+        Panels { words: &self.packed, low: self.low(), codewords: self.labels.len() }
     }
 
     /// Runs of panels of about `words` words with the number of their first.
@@ -134,9 +123,13 @@ impl SmallFixedPanels {
         self.packed.chunks(per_run * len).enumerate().map(move |(run, panels)| (run * per_run, panels))
     }
 
-    /// Labels of a panel.
-    pub fn labels_of(&self, panel: usize) -> &[u32] {
-        &self.labels[panel * PANEL..self.labels.len().min((panel + 1) * PANEL)]
+    /// Adds the labels of a panel whose sums with row `row` of a tile are `least` or more.
+    pub fn labels_from(&self, panel: usize, tile: Tile<'_>, row: usize, least: i32, labels: &mut Vec<u32>) {
+        let len = panel_len(self.half());
+        // A sum is never as low as the lowest number.
+        let lanes = self.fixed_kernels.above(tile, row, &self.packed[panel * len..][..len], least.saturating_sub(1));
+        let of_panel = &self.labels[panel * PANEL..self.labels.len().min((panel + 1) * PANEL)];
+        labels.extend(of_panel.iter().enumerate().filter(|&(lane, _)| lanes >> lane & 1 == 1).map(|(_, &label)| label));
     }
 
     /// The number of the panel of a key.
@@ -149,8 +142,8 @@ impl SmallFixedPanels {
         -f64::from(key & !self.low()) + f64::from(bound)
     }
 
-    /// The least sum of a panel one of whose codewords can have a real score of `limit` or less, given the row's bound.
-    pub fn threshold(&self, limit: f64, bound: f32) -> i32 {
+    /// The least sum of a codeword whose real score can be `limit` or less, given the row's bound.
+    pub fn least(&self, limit: f64, bound: f32) -> i32 {
         // A conversion saturates: below all sums then.
         (-limit - f64::from(bound)).floor() as i32
     }

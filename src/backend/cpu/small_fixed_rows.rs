@@ -8,7 +8,6 @@ use super::rows::{MAX_SHIFT, RowKind, power_of_two};
 use super::small_fixed_kernels::{ROWS, Tile};
 use super::small_fixed_panels::SmallFixedPanels;
 use super::small_nearest::OPEN;
-use super::small_rows::{kinds_of, transpose};
 use crate::matrix::{Element, MatrixView};
 
 /// Dimensions of a tile, at most.
@@ -24,11 +23,12 @@ pub(super) struct Terms<'a> {
     pub residual: f32,
 }
 
-/// A block of rows, `[tiles][ROWS][d]`, and the same as tiles, `[tiles][half][ROWS]`, every row in its own scale.
+/// A block of rows as tiles, `[tiles][half][ROWS]`, every row in its own scale.
 #[derive(Default)]
 pub(super) struct SmallFixedRows {
-    /// The rows as they came, and zeros after the last.
+    /// Rows of a tile that are not there as f32, and zeros after the last; and a tile in columns.
     plain: Vec<f32>,
+    steps: Vec<f32>,
     pairs: Vec<i32>,
     /// Per row of whole tiles how much coarser its scale is than the codebook's, and what its sums can be off: infinite for
     /// a row that is not packed.
@@ -42,36 +42,51 @@ impl SmallFixedRows {
     pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &SmallFixedPanels) {
         self.d = panels.d;
         let (d, half, padded) = (panels.d, panels.half(), x.rows().next_multiple_of(ROWS));
-        self.plain.resize(padded * d, 0.0);
-        let (whole, rest) = self.plain.split_at_mut(x.rows() * d);
-        x.widen_into(whole);
-        rest.fill(0.0);
+        // What an odd last dimension is paired with stays zero.
+        self.steps.clear();
+        self.steps.resize(ROWS * 2 * half, 0.0);
         self.pairs.resize(padded * half, 0);
         self.shifts.resize(padded, 0);
         self.bounds.resize(padded, 0.0);
+        self.kinds.clear();
+        self.kinds.resize(x.rows(), RowKind::Packed);
         let terms = panels.terms();
         let tiles = self.pairs.chunks_exact_mut(ROWS * half).zip(self.shifts.chunks_exact_mut(ROWS));
-        let tiles = tiles.zip(self.bounds.chunks_exact_mut(ROWS));
-        for (plain, ((tile, shifts), bounds)) in self.plain.chunks_exact(ROWS * d).zip(tiles) {
-            panels.fixed_kernels.place(plain, terms, tile, shifts, bounds);
+        let tiles = tiles.zip(self.bounds.chunks_exact_mut(ROWS)).zip(self.kinds.chunks_mut(ROWS));
+        for (i, (((pairs, shifts), bounds), kinds)) in tiles.enumerate() {
+            let rows = x.block(i * ROWS..x.rows().min((i + 1) * ROWS));
+            let whole = if rows.rows() == ROWS {
+                rows.as_f32(&mut self.plain)
+            } else {
+                self.plain.clear();
+                self.plain.resize(ROWS * d, 0.0);
+                rows.widen_into(&mut self.plain[..rows.rows() * d]);
+                MatrixView::of_rows(&self.plain, d)
+            };
+            panels.fixed_kernels.place(whole, terms, &mut self.steps, pairs, shifts, bounds);
+            for (row, (kind, bound)) in kinds.iter_mut().zip(bounds).enumerate() {
+                if bound.is_infinite() {
+                    let is_finite = whole.row(row).iter().all(|value| value.is_finite());
+                    *kind = if is_finite { RowKind::Wild } else { RowKind::NonFinite };
+                }
+            }
         }
-        kinds_of(&self.bounds[..x.rows()], &self.plain, d, &mut self.kinds);
     }
 
-    /// The rows of every tile as they came.
-    pub fn plain(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.plain.chunks_exact((ROWS * self.d).max(1))
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.shifts.len() / ROWS
     }
 
-    /// Every tile.
-    pub fn tiles(&self) -> impl ExactSizeIterator<Item = Tile<'_>> {
-        let pairs = self.pairs.chunks_exact((ROWS * self.d.div_ceil(2)).max(1));
-        pairs.zip(self.shifts.chunks_exact(ROWS)).map(|(pairs, shifts)| Tile { pairs, shifts })
+    /// Tile `i`.
+    pub fn tile(&self, i: usize) -> Tile<'_> {
+        let len = ROWS * self.d.div_ceil(2);
+        Tile { pairs: &self.pairs[i * len..][..len], shifts: &self.shifts[i * ROWS..][..ROWS] }
     }
 
-    /// The bounds of every tile.
-    pub fn bounds(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.bounds.chunks_exact(ROWS)
+    /// The bounds of tile `i`.
+    pub fn bounds(&self, i: usize) -> &[f32] {
+        &self.bounds[i * ROWS..][..ROWS]
     }
 
     /// The bound of row `i`.
@@ -90,16 +105,16 @@ impl SmallFixedRows {
     }
 }
 
-/// Centres, scales and rounds the rows of a tile, `[ROWS][d]`, to `[half][ROWS]` pairs, and writes how far they shift half
-/// the squared norms and what their sums can be off: infinite for a row with a component that is not finite, or not after
-/// centring.
+/// Centres, scales and rounds the rows of a tile, in columns `[d][ROWS]` as they came, to `[half][ROWS]` pairs, and writes
+/// how far they shift half the squared norms and what their sums can be off: infinite for a row with a component that is
+/// not finite, or not after centring.
 ///
 /// A row is scaled so that its norm is 2^15 at most after rounding, or as the codebook where it is shorter; all as in
 /// [`super::fixed_rows`], with f32 in place of f64: sums of squares, roots and products of these round less often than
 /// [`UP`] allows. Squares below 2^-149 are lost, 16 at most: 2^-140 stands for them.
 #[inline(always)]
 pub(super) fn place(
-    plain: &[f32],
+    steps: &mut [f32],
     d: usize,
     terms: Terms<'_>,
     tile: &mut [i32],
@@ -107,26 +122,28 @@ pub(super) fn place(
     bounds: &mut [f32],
 ) {
     const LOST: f32 = f32::from_bits(1 << 9);
-    let mut steps = [[0.0f32; ROWS]; MAX_D];
-    transpose::<ROWS>(plain, d, steps.as_flattened_mut());
-    let mut largest = [0u32; ROWS];
-    for (step, &mean) in steps.iter_mut().zip(terms.mean) {
+    let (steps, _) = steps.as_chunks_mut::<ROWS>();
+    let (steps, Some(shifts), Some(bounds)) =
+        (&mut steps[..d.next_multiple_of(2)], shifts.first_chunk_mut::<ROWS>(), bounds.first_chunk_mut::<ROWS>())
+    else {
+        return;
+    };
+    // The scale in which squares are summed: none where the sums are far from the ends of f32's range, which proves
+    // besides that all components are finite.
+    let (mut own, mut sums) = ([0i32; ROWS], [0.0f32; ROWS]);
+    for (step, &mean) in steps[..d].iter_mut().zip(terms.mean) {
         for lane in 0..ROWS {
             step[lane] -= mean;
-            // NaN and infinity are the largest bits of all.
-            largest[lane] = largest[lane].max(step[lane].to_bits() & 0x7fff_ffff);
+            sums[lane] = step[lane].mul_add(step[lane], sums[lane]);
         }
     }
-    // The scale that brings the largest component to [1, 4), and the sum of squares there.
-    let (mut own, mut sums) = ([0i32; ROWS], [0.0f32; ROWS]);
+    let mut is_finite = [true; ROWS];
+    let mut all = true;
     for lane in 0..ROWS {
-        own[lane] = (127 - (largest[lane] >> 23) as i32).clamp(-MAX_SHIFT, MAX_SHIFT);
+        all &= (sums[lane] > 1e-25) & (sums[lane] < 1e25);
     }
-    for step in steps.iter().take(d) {
-        for lane in 0..ROWS {
-            let value = step[lane] * power_of_two(own[lane]);
-            sums[lane] += value * value;
-        }
+    if !all {
+        (own, sums, is_finite) = measure(&steps[..d]);
     }
     // Half the exponent of room^2 / sum, rounded down: see [`super::fixed_panels::shift_to_norm`].
     let room = (NORM - 0.5 * (d as f64).sqrt() - 1.0) as f32;
@@ -140,12 +157,13 @@ pub(super) fn place(
     }
     let mut residuals = [0.0f32; ROWS];
     let (pairs, _) = steps.as_chunks::<2>();
-    for (pair, to) in pairs.iter().zip(tile.chunks_exact_mut(ROWS)) {
+    let (tile, _) = tile.as_chunks_mut::<ROWS>();
+    for (pair, to) in pairs.iter().zip(tile) {
         for lane in 0..ROWS {
             let [low, high] = [pair[0][lane] * scales[lane], pair[1][lane] * scales[lane]];
             let [(low_bits, low_rounded), (high_bits, high_rounded)] = [low, high].map(to_integer);
-            residuals[lane] +=
-                (low - low_rounded) * (low - low_rounded) + (high - high_rounded) * (high - high_rounded);
+            let (low_off, high_off) = (low - low_rounded, high - high_rounded);
+            residuals[lane] = high_off.mul_add(high_off, low_off.mul_add(low_off, residuals[lane]));
             to[lane] = (low_bits & 0xffff | high_bits << 16) as i32;
         }
     }
@@ -155,18 +173,38 @@ pub(super) fn place(
         // Centring rounded a component by 2^-24 of itself.
         let rho = (residuals[lane] * UP + LOST).sqrt() * UP + norm * f32::EPSILON;
         let bound = (rho * terms.norm + (norm + rho) * terms.residual) * UP + OFF as f32;
-        bounds[lane] = if largest[lane] < f32::INFINITY.to_bits() { bound } else { f32::INFINITY };
+        bounds[lane] = if is_finite[lane] { bound } else { f32::INFINITY };
     }
 }
 
+/// Of columns of centred rows: the exponents that bring their largest components to [1, 4), the sums of squares there, and
+/// which rows are finite.
+#[cold]
+fn measure(steps: &[[f32; ROWS]]) -> ([i32; ROWS], [f32; ROWS], [bool; ROWS]) {
+    let (mut own, mut sums, mut is_finite) = ([0i32; ROWS], [0.0f32; ROWS], [true; ROWS]);
+    for lane in 0..ROWS {
+        // NaN and infinity are the largest bits of all.
+        let largest = steps.iter().fold(0, |largest, step| (step[lane].to_bits() & 0x7fff_ffff).max(largest));
+        is_finite[lane] = largest < f32::INFINITY.to_bits();
+        own[lane] = (127 - (largest >> 23) as i32).clamp(-MAX_SHIFT, MAX_SHIFT);
+        let scale = power_of_two(own[lane]);
+        sums[lane] = steps.iter().fold(0.0, |sum, step| sum + step[lane] * scale * (step[lane] * scale));
+    }
+    (own, sums, is_finite)
+}
+
 /// Of the rows of a tile, the panel with the largest key where it has the nearest codeword and no other panel has one as
-/// near; else [`OPEN`].
+/// near; else [`OPEN`]. And, where that is certain, a sum that the nearest codeword lies above.
 ///
 /// No score of another panel lies below -(k2 + low) - E, where k2 is the second largest key without its number and E the
 /// row's bound, and the best of the panel with the largest key k1 not above -k1 + E. So the row is certain where
-/// k1 - k2 > 2 E + low. Halves fit 32 bits; their difference is rounded once to f32, for which the factor stands. Written so that an infinite bound is not certain.
+/// k1 - k2 > 2 E + low, and a codeword of its panel with a sum below k1 - 2 E is not the nearest. Halves fit 32 bits; their
+/// difference is rounded once to f32, for which the factor stands. Written so that an infinite bound is not certain.
 #[inline(always)]
-pub(super) fn certain(state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32]) {
+pub(super) fn certain(state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32], limits: &mut [i32; ROWS]) {
+    /// 2^23: the last bit of a f32 of this binade is worth 1.
+    const UNIT: f32 = 8_388_608.0;
+    const STEP: i32 = 512;
     let (lines, _) = state.as_chunks::<ROWS>();
     let ([best, second], (bounds, _), (panels, _)) =
         (&lines[..2], bounds.as_chunks::<ROWS>(), panels.as_chunks_mut::<ROWS>())
@@ -178,5 +216,9 @@ pub(super) fn certain(state: &[i32], bounds: &[f32], low: i32, panels: &mut [u32
         let gap = (best[lane] & !low) / 2 - (second[lane] & !low) / 2;
         let needed = (bounds[0][lane] + half_low) * UP;
         panels[0][lane] = if gap as f32 > needed { (best[lane] & low) as u32 } else { OPEN };
+        // 2 E in steps, two more than it has: for its rounding, and that of the sum. Where the row is certain, 2 E is below
+        // 2^32, and what is left above the least number, for the second key is.
+        let steps = (bounds[0][lane] * (2.0 / STEP as f32) + 2.0 + UNIT).to_bits() & 0x7f_ffff;
+        limits[lane] = (best[lane] & !low).wrapping_sub((steps * STEP as u32) as i32);
     }
 }
