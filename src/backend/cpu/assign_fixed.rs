@@ -71,7 +71,7 @@ impl Pass for PassFixed {
 
     fn verdict(&self, panels: &FixedPanels, i: usize) -> Verdict {
         let best = panels.fixed_kernels.read(&self.state[i * STATE..(i + 1) * STATE]);
-        let bound = self.rows.bounds[i];
+        let bound = f64::from(self.rows.bounds[i]);
         Verdict::new(best.position, panels.upper(best.key, bound), panels.lower(best.runner_up, bound))
     }
 
@@ -80,7 +80,7 @@ impl Pass for PassFixed {
         let per_tile = groups.count * ROWS * LANES;
         for &(i, limit) in rows {
             let maxima = &self.maxima[i / ROWS * per_tile..][..per_tile];
-            let threshold = panels.threshold(limit, self.rows.bounds[i]);
+            let threshold = panels.threshold(limit, f64::from(self.rows.bounds[i]));
             self.hits.clear();
             panels.fixed_kernels.hits(maxima, i % ROWS, threshold, &mut self.hits);
             groups.labels::<LANES, WIDTH>(&self.hits, &panels.labels, &mut self.found);

@@ -16,7 +16,9 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::SqNorms;
+use super::fixed_rows::Terms;
 use super::isa::Isa;
+use crate::matrix::MatrixView;
 use std::ops::Range;
 
 /// Rows of a tile. Six take a tenth longer per row on Zen 3, with the same registers to spare: none.
@@ -36,16 +38,13 @@ pub(super) const PADDING: i32 = i32::MIN;
 pub(super) struct FixedKernels {
     best: BestFn,
     read: unsafe fn(state: &[i32]) -> BestKeys,
-    centre_row: CentreFn,
-    sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
-    quantize_row: RowFn,
+    pack_rows: RowsFn,
     quantize_codeword: CodewordFn,
     hits: HitsFn,
 }
 
 type BestFn = unsafe fn(Pass);
-type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32;
-type RowFn = unsafe fn(row: &[f32], scale: f32, out: &mut [i16]) -> f32;
+type RowsFn = unsafe fn(MatrixView<'_, f32>, Terms<'_>, &mut [f32], out: &mut [i16], &mut [i32], bounds: &mut [f32]);
 type CodewordFn = unsafe fn(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms;
 type HitsFn = unsafe fn(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>);
 
@@ -124,22 +123,18 @@ impl FixedKernels {
         unsafe { (self.read)(state) }
     }
 
-    /// See [`super::fixed_rows::centre`].
-    pub fn centre_row(&self, row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
+    /// See [`super::fixed_rows::pack_rows`].
+    pub fn pack_rows(
+        &self,
+        x: MatrixView<'_, f32>,
+        terms: Terms<'_>,
+        centred: &mut [f32],
+        out: &mut [i16],
+        shifts: &mut [i32],
+        bounds: &mut [f32],
+    ) {
         // SAFETY: check 1.
-        unsafe { (self.centre_row)(row, mean, out) }
-    }
-
-    /// See [`super::fixed_rows::sq_norm`].
-    pub fn sq_norm(&self, row: &[f32], scale: f32) -> f32 {
-        // SAFETY: check 1.
-        unsafe { (self.sq_norm)(row, scale) }
-    }
-
-    /// See [`super::fixed_rows::quantize`].
-    pub fn quantize_row(&self, row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
-        // SAFETY: check 1.
-        unsafe { (self.quantize_row)(row, scale, out) }
+        unsafe { (self.pack_rows)(x, terms, centred, out, shifts, bounds) }
     }
 
     /// See [`super::fixed_panels::quantize`].
@@ -200,17 +195,16 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    pub static KERNELS: FixedKernels =
-        FixedKernels { best, read, centre_row, sq_norm, quantize_row, quantize_codeword, hits };
+    pub static KERNELS: FixedKernels = FixedKernels { best, read, pack_rows, quantize_codeword, hits };
 
-    /// Scores of a tile against a panel. Ten sums stay in registers beside two of codewords, a broadcast pair and a
+    /// Scores of a tile against a panel; no row is in a scale of its own unless `COARSER`. Ten sums stay in registers beside two of codewords, a broadcast pair and a
     /// product.
     ///
     /// # Safety
     /// Checks 1 to 3. A function of its own that returns the sums: indexed further on, they would be kept in memory.
     #[allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
     #[inline(always)]
-    unsafe fn dot(
+    unsafe fn dot<const COARSER: bool>(
         tile: *const i16,
         stride: usize,
         shifts: *const i32,
@@ -223,7 +217,7 @@ mod avx2 {
             let none = _mm256_set1_epi32(PADDING);
             let padding = [_mm256_cmpeq_epi32(halves[0], none), _mm256_cmpeq_epi32(halves[1], none)];
             let mut acc = [halves; ROWS];
-            for row in 0..ROWS {
+            for row in 0..if COARSER { ROWS } else { 0 } {
                 let shift = _mm_cvtsi32_si128(*shifts.add(row));
                 for reg in 0..2 {
                     let shifted = _mm256_sra_epi32(halves[reg], shift);
@@ -248,12 +242,25 @@ mod avx2 {
     /// Checks 1 to 5.
     #[target_feature(enable = "avx2")]
     unsafe fn best(pass: Pass) {
+        // SAFETY: as promised; by check 2 every row has its shift.
+        unsafe {
+            match (0..ROWS).all(|row| *pass.shifts.add(row) == 0) {
+                true => best_of::<false>(pass),
+                false => best_of::<true>(pass),
+            }
+        }
+    }
+
+    /// # Safety
+    /// Checks 1 to 5.
+    #[inline(always)]
+    unsafe fn best_of<const COARSER: bool>(pass: Pass) {
         let Pass { tile, stride, shifts, mut panels, half, ids, group, state, maxima } = pass;
         for id in ids {
             // SAFETY: by check 3 a whole panel lies ahead; by checks 4 and 5 every row has its state and its line of
             // maxima in the group of this panel.
             unsafe {
-                let scores = dot(tile, stride, shifts, panels, half);
+                let scores = dot::<COARSER>(tile, stride, shifts, panels, half);
                 let joins = id % group != 0;
                 let line = maxima.add(id / group * ROWS * LANES);
                 let registers = [_mm256_set1_epi32(2 * id as i32), _mm256_set1_epi32(2 * id as i32 + 1)];
@@ -282,18 +289,15 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn centre_row(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> f32 {
-        fixed_rows::centre(row, mean, out)
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn sq_norm(row: &[f32], scale: f32) -> f32 {
-        fixed_rows::sq_norm(row, scale)
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn quantize_row(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
-        fixed_rows::quantize(row, scale, out)
+    unsafe fn pack_rows(
+        x: MatrixView<'_, f32>,
+        terms: Terms<'_>,
+        centred: &mut [f32],
+        out: &mut [i16],
+        shifts: &mut [i32],
+        bounds: &mut [f32],
+    ) {
+        fixed_rows::pack_rows(x, terms, centred, out, shifts, bounds)
     }
 
     #[target_feature(enable = "avx2,fma")]

@@ -28,6 +28,7 @@
 
 use super::centre::{grain, lane_sum, mean_of};
 use super::fixed_kernels::{FixedKernels, LANES, PADDING, REGISTERS, WIDTH};
+use super::fixed_rows::{STEP, Terms};
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
 use crate::matrix::MatrixView;
@@ -52,8 +53,8 @@ pub(super) struct FixedPanels {
     pub(super) kernels: &'static Kernels,
     pub(super) fixed_kernels: &'static FixedKernels,
     pub(super) d: usize,
-    /// As in [`super::panels::Panels`].
-    pub(super) mean: Option<Vec<f32>>,
+    /// Zeros where nothing is centred, and up to whole steps of [`super::fixed_rows`].
+    mean: Vec<f32>,
     /// Codewords are scaled by 2^shift before they are rounded.
     pub(super) shift: i32,
     pub(super) labels: Vec<u32>,
@@ -86,6 +87,8 @@ impl FixedPanels {
             return None;
         }
         let (mean, shift) = scale_of(codewords, labels)?;
+        let mut mean = mean.unwrap_or_default();
+        mean.resize(d.next_multiple_of(STEP), 0.0);
         let packed = Vec::new();
         let mut panels = FixedPanels {
             kernels,
@@ -127,8 +130,7 @@ impl FixedPanels {
     fn pack(&mut self, codewords: MatrixView<'_, f32>) {
         let (half, scale) = (self.half(), power_of_two(self.shift));
         let kernels = self.fixed_kernels;
-        let zeros = vec![0.0; self.d];
-        let mean = self.mean.as_deref().unwrap_or(&zeros);
+        let mean = &self.mean[..self.d];
         self.packed = vec![0; self.count() * (half + 1) * WIDTH];
         let largest = self
             .packed
@@ -155,9 +157,11 @@ impl FixedPanels {
         (self.norm, self.residual) = norms_of(largest);
     }
 
-    /// What a sum can be off minus the score; given rho and the norm of a row, in units of its scale.
-    pub fn bound(&self, rho: f64, norm: f64) -> f64 {
-        (rho * self.norm + norm * self.residual) * (1.0 + 1e-6) + OFF
+    /// What rows are packed by.
+    pub fn terms(&self) -> Terms<'_> {
+        // next_up: the conversions round to nearest.
+        let [norm, residual] = [self.norm, self.residual].map(|value| (value as f32).next_up());
+        Terms { mean: &self.mean, d: self.d, shift: self.shift, norm, residual }
     }
 
     /// No real score of a codeword lies below this, given its key and the bound of the row.
