@@ -4,12 +4,14 @@
 //! `NxDxK` or, for rows that begin further apart than they are long, `NxDxK:STRIDE`. Per shape and type one line of
 //! JSON: milliseconds (a call and the wait for it, by the host's clock; median, least, most), TFLOP/s (2 n d k
 //! operations), rows settled per tier. scripts/gpu-suite/results.py sets peers beside it, on the same numbers.
-//! `cargo bench --bench cuda -- codes`: product codes made and searched, of vectors in host memory.
+//! `cargo bench --bench cuda -- codes`, or `codes:N`: so many product codes (a million) made and searched, a line of JSON
+//! each with milliseconds (a call, median and least of five): of vectors, queries and codes in host memory, and `on the
+//! device` of vectors that lie there and codes that stay there, the wait for them included.
 //!
 //! CODEWORD_BENCH_SECONDS  of repeats per line (default 1)
 //! CODEWORD_BENCH_LABELS   folder for the labels, as SHAPE.TYPE.u32 (little-endian); none are kept without it
 
-use codeword::cuda::{Context, MatrixView, Workspace};
+use codeword::cuda::{Context, MatrixView, ProductWorkspace, Workspace};
 use codeword::{AssignOptions, Codebook, Device, Element, ProductQuantizer, bf16, f16};
 use rayon::prelude::*;
 use std::error::Error;
@@ -62,10 +64,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
     };
-    if names == ["codes"] {
-        return codes(&device);
-    }
     for name in &names {
+        if let Some(n) = codes_of(name) {
+            codes(&device, n)?;
+            continue;
+        }
         let shape = Shape::parse(name).ok_or_else(|| format!("expected NxDxK or NxDxK:STRIDE, got {name}"))?;
         measure(&device, &shape, "f32", |value| value)?;
         measure(&device, &shape, "f16", f16::from_f32)?;
@@ -74,16 +77,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// How many codes a name asks for, if it asks for codes.
+fn codes_of(name: &str) -> Option<usize> {
+    match name.strip_prefix("codes")? {
+        "" => Some(1_000_000),
+        n => n.strip_prefix(':')?.parse().ok(),
+    }
+}
+
+fn context(device: &Device) -> Result<&Context, Box<dyn Error>> {
+    match device {
+        Device::Cuda(context) => Ok(context),
+        _ => Err("a device that is none".into()),
+    }
+}
+
 fn measure<T>(device: &Device, shape: &Shape, dtype: &str, round: fn(f32) -> T) -> Result<(), Box<dyn Error>>
 where
     T: Element + codeword::cuda::cudarc::driver::DeviceRepr,
 {
     let &Shape { name, n, d, k, stride } = shape;
-    let context: &Context = match device {
-        Device::Cuda(context) => context,
-        _ => return Err("a device that is none".into()),
-    };
-    let stream = context.new_stream()?;
+    let stream = context(device)?.new_stream()?;
     let codewords = numbers(2, k * d, round);
     let start = Instant::now();
     let codebook = Codebook::new(codeword::MatrixView::new(&codewords, k, d)?, device)?;
@@ -126,9 +140,10 @@ where
     Ok(())
 }
 
-/// A million vectors as codes, and a million codes searched: what a program waits for, copies to the device among it.
-fn codes(device: &Device) -> Result<(), Box<dyn Error>> {
-    let (n, k) = (1_000_000, 256);
+/// `n` vectors as codes, and `n` codes searched: what a program waits for, copies to the device among it where vectors and
+/// codes are in host memory.
+fn codes(device: &Device, n: usize) -> Result<(), Box<dyn Error>> {
+    let k = 256;
     let quantizer = |m: usize, width: usize| {
         let codewords = numbers(2, m * k * width, |value| value);
         Ok::<_, Box<dyn Error>>(ProductQuantizer::new(codeword::MatrixView::new(&codewords, m * k, width)?, m, device)?)
@@ -139,8 +154,20 @@ fn codes(device: &Device) -> Result<(), Box<dyn Error>> {
     };
     let six = quantizer(6, 16)?;
     let x = numbers(1, n * 96, |value| value);
-    let x = codeword::MatrixView::new(&x, n, 96)?;
-    told("encode 1000000 x 96 as 6 x 256", &times(|| six.encode(x))?);
+    told(&format!("encode {n} x 96 as 6 x 256"), &times(|| Ok(six.encode(codeword::MatrixView::new(&x, n, 96)?)?))?);
+
+    let stream = context(device)?.new_stream()?;
+    let x = stream.clone_htod(&x)?;
+    let x = MatrixView::new(&x, n, 96)?;
+    let mut codes = stream.alloc_zeros::<u8>(n * six.code_size())?;
+    let mut workspace = ProductWorkspace::<f32>::new(&six, &stream, n)?;
+    let on_device = times(|| {
+        workspace.encode(x, &mut codes)?;
+        Ok(stream.synchronize()?)
+    })?;
+    workspace.check()?;
+    told(&format!("encode {n} x 96 as 6 x 256 on the device"), &on_device);
+
     for (m, width, r) in [(8, 16, 100), (16, 8, 100), (32, 4, 100)] {
         let quantizer = quantizer(m, width)?;
         let codes: Vec<u8> =
@@ -148,15 +175,15 @@ fn codes(device: &Device) -> Result<(), Box<dyn Error>> {
         for queries in [100, 1000] {
             let q = numbers(4, queries * m * width, |value| value);
             let q = codeword::MatrixView::new(&q, queries, m * width)?;
-            let what = format!("{queries} queries among 1000000 codes of {m} x 256, the {r} nearest");
-            told(&what, &times(|| quantizer.search(&codes, q, r))?);
+            let what = format!("{queries} queries among {n} codes of {m} x 256, the {r} nearest");
+            told(&what, &times(|| Ok(quantizer.search(&codes, q, r)?))?);
         }
     }
     Ok(())
 }
 
 /// Seconds of some runs after a first that does not count, ascending.
-fn times<R>(mut run: impl FnMut() -> codeword::Result<R>) -> Result<Vec<f64>, Box<dyn Error>> {
+fn times<R>(mut run: impl FnMut() -> Result<R, Box<dyn Error>>) -> Result<Vec<f64>, Box<dyn Error>> {
     run()?;
     let mut times = Vec::new();
     while times.len() < 5 {

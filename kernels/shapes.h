@@ -54,3 +54,4 @@
 #define ADC_QUERIES 4 // queries, whose tables lie entry by entry, of a block of adc_scan.cu
 #define ADC_CODES 4 // codes that a thread of adc_scan.cu adds up at a time
 #define ADC_GROUP 128 // codes whose words lie together, a warp's worth
+#define PACK_CODES_THREADS 256 // threads of a block of pack_codes.cu

@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
-use std::ops::Range;
 pub use sums::Sums;
 pub(crate) use sums::quotients;
 
@@ -96,13 +95,14 @@ fn assign_any(
     }
 }
 
-/// The labels of the parts of the rows of `x`, whose columns are those of the codebooks side by side, all of as many
-/// dimensions: `[codebooks, rows]` of some rows after the other for `take`. None where the processor does it, which is
-/// as fast part by part.
-pub(crate) fn assign_parts(
+/// The codes of the rows of `x`, whose columns are those of the codebooks side by side, all of as many dimensions: the
+/// labels of their parts, `bits` each from the lowest on, one after the other in whole bytes. None where the processor does
+/// it, which is as fast part by part.
+pub(crate) fn encode_parts(
     x: AnyView<'_>,
     codebooks: &[Codebook],
-    take: &mut dyn FnMut(Range<usize>, &[u32]),
+    bits: u32,
+    codes: &mut [u8],
 ) -> Result<Option<OrRow<()>>> {
     #[cfg(feature = "cuda")]
     {
@@ -112,10 +112,10 @@ pub(crate) fn assign_parts(
         });
         let residents: Option<Vec<_>> = residents.collect();
         if let Some(residents) = residents {
-            return on_view!(x, x => cuda::streamed::assign_parts::assign_parts(x, &residents, take)).map(Some);
+            return on_view!(x, x => cuda::streamed::encode_parts::encode_parts(x, &residents, bits, codes)).map(Some);
         }
     }
-    let _ = (x, codebooks, take);
+    let _ = (x, codebooks, bits, codes);
     Ok(None)
 }
 

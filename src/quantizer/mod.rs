@@ -6,6 +6,8 @@ pub mod loss;
 pub mod optimized;
 pub mod packed;
 pub mod product;
+#[cfg(feature = "cuda")]
+pub mod product_workspace;
 mod projection;
 pub mod residual;
 mod rotation;

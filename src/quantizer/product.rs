@@ -1,14 +1,13 @@
 //! Product quantization: vectors cut into m sub-vectors, each with a codebook of its own (Jegou, Douze, Schmid 2011).
 
 use super::packed::Packed;
-use crate::backend::{AssignOptions, SENTINEL, assign_into, assign_parts, checked_len, decode_into, non_finite};
+use crate::backend::{AssignOptions, SENTINEL, assign_into, checked_len, decode_into, encode_parts, non_finite};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kmeans::{KMeans, RowSource, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
 use std::fmt::Write as _;
-use std::ops::Range;
 
 /// Vectors that are encoded or decoded at a time: their labels stay in the caches.
 const BLOCK: usize = 16384;
@@ -200,11 +199,7 @@ impl ProductQuantizer {
         self.check_columns(OP, x.cols())?;
         let (n, m, width) = (x.rows(), self.m(), self.codebooks[0].d());
         let mut codes = vec![0; checked_len(OP, n, self.code_size())?];
-        let mut take = |rows: Range<usize>, labels: &[u32]| {
-            let bytes = rows.start * self.code_size()..rows.end * self.code_size();
-            self.packed.pack_columns(labels, rows.len(), &mut codes[bytes]);
-        };
-        if let Some(outcome) = assign_parts(T::any(x), &self.codebooks, &mut take)? {
+        if let Some(outcome) = encode_parts(T::any(x), &self.codebooks, self.bits(), &mut codes)? {
             return outcome.map(|()| codes).map_err(|row| non_finite(OP, x, row, "remove the vector"));
         }
         let block = BLOCK.min(n);

@@ -17,6 +17,7 @@ mod cli;
 mod codebook;
 mod driver;
 mod edges;
+mod encode;
 mod gemm;
 mod kernels;
 mod kmeans;

@@ -110,11 +110,11 @@ fn rows_go_to_the_device_once_for_all_parts_and_are_taken_in_blocks() {
         let blocks = there.len() - 2;
         assert!(blocks >= 4, "{there:?}");
         let back = copies(" copy_dtoh bytes=");
-        // With each block six words of status.
-        assert_eq!(back.iter().sum::<usize>(), 4 * n * m + blocks * 48, "{back:?}");
-        // Of each block one launch for all parts.
+        // Three numbers of two bits are a byte. With each block six words of status.
+        assert_eq!(back.iter().sum::<usize>(), n + blocks * 48, "{back:?}");
+        // Of each block one launch for all parts, and one for their codes.
         let launches = after.lines().skip(before).filter(|line| line.contains("launch"));
-        assert_eq!(launches.count(), blocks, "{after}");
+        assert_eq!(launches.count(), 2 * blocks, "{after}");
     });
     assert!(output.status.success(), "{}", simulated::text(&output));
 }

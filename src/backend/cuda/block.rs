@@ -72,7 +72,8 @@ impl Block {
         distance(queue, codebook, self, x, filter.widens(), labels, sq_distances)
     }
 
-    /// Labels of the rows of `x` that are finite, scored by `filter`; those of others are unspecified.
+    /// Labels of the rows of `x`, scored by `filter`: of those that are not finite the sentinel, or 0 where there is nothing to
+    /// choose from.
     pub fn label(
         &mut self,
         queue: &Queue,

@@ -80,6 +80,16 @@ impl Raw<u32> {
     }
 }
 
+impl Raw<u8> {
+    /// `len` bytes of codes at `address`.
+    ///
+    /// # Safety
+    /// That of [`Raw::new`].
+    pub unsafe fn codes(address: CUdeviceptr, len: usize, stream: &Arc<CudaStream>) -> Self {
+        Raw { address, len, stream: stream.clone(), values: PhantomData }
+    }
+}
+
 impl Raw<u64> {
     /// `len` counts at `address`.
     ///

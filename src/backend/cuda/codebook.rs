@@ -69,7 +69,7 @@ pub(super) struct Bounds {
 
 /// Dimensions up to which direct f32 sums have a bound that says something, and a status has bits for a column. Exact
 /// sums would take eight times as many before a carry is due.
-const MAX_DIMENSIONS: usize = 1 << 26;
+pub(super) const MAX_DIMENSIONS: usize = 1 << 26;
 
 impl DeviceCodebook {
     /// Copies codewords, `[k, d]`, to the device and prepares them there.
@@ -238,8 +238,8 @@ fn too_large(op: &'static str, k: usize, d: usize) -> Error {
 pub(super) struct Idle {
     pub adc_scan: Kept<streamed::adc_scan::Buffers>,
     pub assign: Kept<streamed::assign::Buffers>,
-    pub assign_parts: Kept<streamed::assign_parts::Buffers>,
     pub decode: Kept<streamed::decode::Buffers>,
+    pub encode_parts: Kept<streamed::encode_parts::Buffers>,
     pub pairwise_sq_l2: Kept<streamed::pairwise_sq_l2::Buffers>,
     pub top_k: Kept<streamed::top_k::Buffers>,
 }
@@ -249,8 +249,8 @@ impl Idle {
     pub fn clear(&self) {
         self.adc_scan.clear();
         self.assign.clear();
-        self.assign_parts.clear();
         self.decode.clear();
+        self.encode_parts.clear();
         self.pairwise_sq_l2.clear();
         self.top_k.clear();
     }

@@ -37,6 +37,8 @@ mod distance;
 #[cfg(feature = "cuda")]
 mod filter;
 #[cfg(feature = "cuda")]
+mod first_bad;
+#[cfg(feature = "cuda")]
 mod gather;
 #[cfg(feature = "cuda")]
 mod gemm;
@@ -59,7 +61,11 @@ mod memory;
 #[cfg(feature = "cuda")]
 mod metrics;
 #[cfg(feature = "cuda")]
+mod pack_codes;
+#[cfg(feature = "cuda")]
 mod pairwise_sq_l2;
+#[cfg(feature = "cuda")]
+mod parts;
 #[cfg(feature = "cuda")]
 mod prepare;
 pub mod probe;

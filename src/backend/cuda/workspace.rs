@@ -1,6 +1,7 @@
 //! The operations for vectors that lie on the device and results that stay there.
 
 mod accumulate;
+pub(crate) mod parts;
 
 use super::block::{BadValue, Block, Status};
 use super::caller::{Memory, MemoryMut, check_place, check_stream, read, write};
@@ -144,7 +145,7 @@ impl<T: Element> Workspace<T> {
             self.candidates = None;
         }
         let context = next.context.clone();
-        self.release_codebook();
+        release(&self.codebook, &self.queue.stream);
         self.queue.context = context;
         self.codebook = codebook.clone();
         Ok(())
@@ -346,21 +347,18 @@ impl<T: Element> Workspace<T> {
     }
 }
 
-impl<T> Workspace<T> {
-    /// The codebook may be freed on its own stream after this: not before the kernels queued here have read it.
-    fn release_codebook(&self) {
-        let Placed::Cuda(resident) = self.codebook.placed() else { return };
-        let stream = &self.queue.stream;
-        // Without an event, for want of memory say, the host has to wait. If that fails too, the device is lost.
-        if resident.context.stream().join(stream).is_err() {
-            let _ = stream.synchronize();
-        }
+impl<T> Drop for Workspace<T> {
+    fn drop(&mut self) {
+        release(&self.codebook, &self.queue.stream);
     }
 }
 
-impl<T> Drop for Workspace<T> {
-    fn drop(&mut self) {
-        self.release_codebook();
+/// The codebook may be freed on its own stream after this: not before the kernels queued on `stream` have read it.
+fn release(codebook: &Codebook, stream: &Arc<CudaStream>) {
+    let Placed::Cuda(resident) = codebook.placed() else { return };
+    // Without an event, for want of memory say, the host has to wait. If that fails too, the device is lost.
+    if resident.context.stream().join(stream).is_err() {
+        let _ = stream.synchronize();
     }
 }
 

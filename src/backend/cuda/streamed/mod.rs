@@ -2,8 +2,8 @@
 
 pub(crate) mod adc_scan;
 pub(crate) mod assign;
-pub(crate) mod assign_parts;
 pub(crate) mod decode;
+pub(crate) mod encode_parts;
 pub(crate) mod pairwise_sq_l2;
 mod results;
 pub(crate) mod top_k;
