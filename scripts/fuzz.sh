@@ -10,6 +10,8 @@ fi
 if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install cargo-fuzz --locked
 fi
+# The passes over the whole program at the end of a build take longer here than what they gain.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # What the fuzzer finds worth keeping goes into the first folder; the second is read only.
 mkdir -p fuzz/corpus/npy_header
 cargo +nightly fuzz run npy_header fuzz/corpus/npy_header fuzz/seeds/npy_header -- \

@@ -34,45 +34,53 @@ elif [ $# -ne 0 ]; then
     exit 2
 fi
 
-bad=0
-complain() {
-    echo "sass: $1" >&2
-    cat "$work/log" >&2
-    bad=1
+# One task per file and architecture, as many at a time as there are processors. Each has files of its own: what facts.py
+# says, and what there is to complain about.
+from_ptx() { # PTX SM FILE
+    if ! "$PTXAS" -v --warn-on-spills --warning-as-error -arch="$2" -o "$3.cubin" "$1" >"$3.log" 2>&1; then
+        cat <(echo "sass: ptxas refuses $1 for $2") "$3.log" >"$3.bad"
+    elif grep -qvE "^ptxas info |^ +[0-9]+ bytes stack frame, 0 bytes spill stores, 0 bytes spill loads$" "$3.log"; then
+        # Beside the report that -v asks for there is something else.
+        cat <(echo "sass: ptxas on $1 for $2 is not clean") "$3.log" >"$3.bad"
+    fi
+    "$NVDISASM" -c "$3.cubin" >"$3.sass"
+    python3 scripts/facts.py "$3.log" "$3.sass" "$2" >"$3.facts"
 }
 
-: >"$facts"
-for ptx in kernels/ptx/*.ptx; do
-    for sm in $(generations "$ptx"); do
-        if ! "$PTXAS" -v --warn-on-spills --warning-as-error -arch="$sm" -o "$work/cubin" "$ptx" >"$work/log" 2>&1; then
-            complain "ptxas refuses $ptx for $sm"
-        elif grep -qvE "^ptxas info |^ +[0-9]+ bytes stack frame, 0 bytes spill stores, 0 bytes spill loads$" "$work/log"
-        then
-            # Beside the report that -v asks for there is something else.
-            complain "ptxas on $ptx for $sm is not clean"
-        fi
-        "$NVDISASM" -c "$work/cubin" >"$work/sass"
-        python3 scripts/facts.py "$work/log" "$work/sass" "$sm" >>"$facts"
-    done
-done
+from_source() { # SOURCE KIND:ARCHITECTURE FILE
+    # The options of build.rs, and every warning an error.
+    if ! "$NVCC" "${2%%:*}" --gpu-architecture="${2#*:}" --std=c++17 --fmad=false -I kernels \
+        -Werror all-warnings -Xptxas --warn-on-spills,--warning-as-error -o "$3.out" "$1" >"$3.log" 2>&1 ||
+        [ -s "$3.log" ]; then
+        cat <(echo "sass: nvcc on $1 for ${2#*:} is not clean") "$3.log" >"$3.bad"
+    fi
+}
+export PTXAS NVCC NVDISASM
+export -f from_ptx from_source
 
+count=0
+tasks="$work/tasks"
+task() { # FUNCTION FILE TARGET
+    count=$((count + 1))
+    echo "$1 $2 $3 $work/$(printf %04d "$count")" >>"$tasks"
+}
+for ptx in kernels/ptx/*.ptx; do
+    for sm in $(generations "$ptx"); do task from_ptx "$ptx" "$sm"; done
+done
 for source in kernels/*.cu; do
     targets="-ptx:compute_80 -cubin:sm_80 -cubin:sm_90"
     case "$source" in *_sm90a.cu) targets="-ptx:compute_90a -cubin:sm_90a" ;; esac
-    for target in $targets; do
-        # The options of build.rs, and every warning an error.
-        if ! "$NVCC" "${target%%:*}" --gpu-architecture="${target#*:}" --std=c++17 --fmad=false -I kernels \
-            -Werror all-warnings -Xptxas --warn-on-spills,--warning-as-error -o "$work/out" "$source" \
-            >"$work/log" 2>&1 || [ -s "$work/log" ]; then
-            complain "nvcc on $source for ${target#*:} is not clean"
-        fi
-    done
+    for target in $targets; do task from_source "$source" "$target"; done
 done
+if ! xargs -P "$(nproc)" -L 1 bash -euo pipefail -c '"$@"' _ <"$tasks"; then
+    touch "$work/some.bad" # A task that could not be done at all has said so.
+fi
+cat "$work"/*.facts >"$facts"
 
 echo "registers (and bytes of static shared memory) of every entry of the shipped PTX:"
 awk '
     !($1 in seen) { seen[$1] = 1; order[++count] = $1 }
     { row[$1] = row[$1] sprintf("  %s %d (%d)", $2, $3, $4) }
     END { for (i = 1; i <= count; i++) printf "%-32s%s\n", order[i], row[order[i]] }' "$facts"
-[ "$bad" -eq 0 ]
+if cat "$work"/*.bad >&2 2>/dev/null; then exit 1; fi
 echo "sass: no spill, no warning"
