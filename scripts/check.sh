@@ -52,7 +52,8 @@ every_isa() {
     fi
     for isa in "${isas[@]}"; do
         echo "CODEWORD_ISA=$isa"
-        CODEWORD_ISA="$isa" cargo test --test exactness --test properties --test filter_terms
+        CODEWORD_ISA="$isa" cargo test --test exactness --test properties --test filter_terms \
+            --test small_d --test refusals
     done
 }
 

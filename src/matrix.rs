@@ -272,6 +272,11 @@ impl<'a, T: Element> MatrixView<'a, T> {
         &self.data[start..start + self.cols]
     }
 
+    /// From the first element of the first row to the last of the last.
+    pub(crate) fn elements(&self) -> &'a [T] {
+        &self.data[..self.rows.checked_sub(1).map_or(0, |last| last * self.row_stride + self.cols)]
+    }
+
     /// All elements, where rows have no gaps between them.
     #[cfg(feature = "cuda")]
     pub(crate) fn gapless(&self) -> Option<&'a [T]> {
@@ -283,10 +288,9 @@ impl<'a, T: Element> MatrixView<'a, T> {
     where
         'a: 'b,
     {
-        let MatrixView { data, rows, cols, row_stride } = *self;
+        let MatrixView { rows, cols, row_stride, .. } = *self;
         if row_stride == cols || T::DTYPE == Dtype::F32 {
-            let len = rows.checked_sub(1).map_or(0, |last| last * row_stride + cols);
-            return MatrixView { data: T::as_f32(&data[..len], buffer), rows, cols, row_stride };
+            return MatrixView { data: T::as_f32(self.elements(), buffer), rows, cols, row_stride };
         }
         buffer.resize(rows * cols, 0.0);
         self.widen_into(buffer);

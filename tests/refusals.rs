@@ -58,10 +58,10 @@ fn the_message_names_row_column_value_and_the_way_out() {
 
 #[test]
 fn the_sentinel_stands_for_bad_rows_and_leaves_the_others_right() {
-    let (n, k, d) = (scaled(700), 40, 9);
+    let (n, k) = (scaled(703), 40);
     let mut numbers = Numbers::new(22);
-    let codewords = matrix(numbers.gaussians(k * d), k, d);
-    for share in [2, 5, 100] {
+    for (share, d) in [(2, 9), (5, 9), (100, 9), (3, 33), (100, 33)] {
+        let codewords = matrix(numbers.gaussians(k * d), k, d);
         let mut x = numbers.gaussians(n * d);
         for row in x.chunks_exact_mut(d) {
             if numbers.below(share) == 0 {

@@ -1,5 +1,5 @@
-//! Vectors of few dimensions, which the CPU has a pass of its own for: data that make its bounds count, sizes around
-//! its panels of 16 codewords, tiles of 8 to 64 rows and blocks of 1024, and rows that the pass cannot take.
+//! Vectors of few dimensions, which the CPU has passes of their own for: data that make their bounds count, sizes around
+//! panels of 8 and 16 codewords, tiles of 8 to 64 rows and blocks of 1024, and rows that the pass cannot take.
 
 mod common;
 
@@ -299,10 +299,25 @@ fn what_rounding_to_integers_costs() {
         for (name, rows, codewords) in [
             ("rounded row", &across, between(&signs, &fillers[..0])),
             ("rounded codewords", &signs, between(&near, &far)),
+            ("rounded codewords side by side", &signs, between(&[&near[..], &far].concat(), &[])),
         ] {
             let k = codewords.len() / d;
             assert_assign_exact(name, matrix(rows.repeat(3), 3, d).view(), matrix(codewords, k, d).view());
         }
+    }
+}
+
+#[test]
+fn rows_that_centring_takes_beyond_f32_are_labelled_all_the_same() {
+    // Codewords around a mean near the end of the range, rows near the other end: a difference is no f32.
+    let mut numbers = Numbers::new(82);
+    for d in [4, 7, 8, 11, 16, 24] {
+        let (n, k) = (40, 40);
+        let codewords = (0..k * d).map(|_| 2e38 * (1.0 + 0.01 * numbers.gaussian())).collect();
+        let rows =
+            (0..n).flat_map(|i| vec![[2e38, -2e38, 1.9e38][i % 3]; d]).map(|v| v * (1.0 + 0.01 * numbers.gaussian()));
+        let (x, e) = (matrix(rows.collect(), n, d), matrix(codewords, k, d));
+        assert_assign_exact(&format!("beyond f32, d = {d}"), x.view(), e.view());
     }
 }
 

@@ -115,7 +115,7 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
         let mut stats = AssignStats::default();
         self.pass.pack(packed, job.x, job.precision);
         // Seldom is a row anything else; that is seen faster than which of them.
-        let are_packed = self.pass.kinds().iter().fold(0, |kinds, &kind| kinds | kind as u8) == RowKind::Packed as u8;
+        let are_packed = self.pass.kinds().iter().fold(true, |all, &kind| all & (kind == RowKind::Packed));
         self.again.clear();
         if packed.labels().len() > 1 {
             self.pass.run(packed);

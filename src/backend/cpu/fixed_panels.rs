@@ -49,7 +49,7 @@ const LOW: f64 = 65535.0;
 const SPREAD: f64 = 8.0;
 
 pub(super) struct FixedPanels {
-    /// Of the same processor: direct sums, centring.
+    /// Of the same processor: direct sums.
     pub(super) kernels: &'static Kernels,
     pub(super) fixed_kernels: &'static FixedKernels,
     pub(super) d: usize,

@@ -110,9 +110,10 @@ pub(super) fn pack_rows(
     let (mut exponents, mut scales) = ([0i32; GROUP], [0.0f32; GROUP]);
     for i in 0..GROUP {
         sums[i] = sums[i] * up + lost;
-        // Not below -121: components are below 4 in the scale 2^own, and own is -126 or more; or own is 0 and the norm
-        // below 2^42.
-        exponents[i] = terms.shift.min(own[i] + ((room - sums[i].to_bits() as i32) >> 24));
+        // Of a finite row not below -121: components are below 4 in the scale 2^own, and own is -126 or more; or own is 0
+        // and the norm below 2^42.
+        let exponent = own[i] + ((room - sums[i].to_bits() as i32) >> 24);
+        exponents[i] = terms.shift.min(exponent).max(-MAX_SHIFT);
         scales[i] = power_of_two(exponents[i]);
     }
     let mut residuals = [0.0f32; GROUP];
@@ -132,8 +133,8 @@ pub(super) fn pack_rows(
     }
 }
 
-/// Of a centred row, zeros after it: the exponent that brings its largest component to [1, 4), the sum of squares there, and
-/// whether it is finite.
+/// Of a centred row, zeros after it: the exponent that brings its largest component to [1, 4), or as near as a scale can, the
+/// sum of squares there, and whether it is finite.
 #[cold]
 fn measure(centred: &[f32]) -> (i32, f32, bool) {
     // NaN and infinity are the largest bits of all.

@@ -71,12 +71,12 @@ impl Form {
 impl OnHost {
     pub fn new(codewords: Matrix<f32>, isa: Isa) -> OnHost {
         // Into the pool once: every step by itself would wait for it.
-        let form = rayon::scope(|_| Form::of(codewords.view(), isa));
-        let host = OnHost { codewords, isa, form, panels: OnceLock::new() };
-        if matches!(host.form, Form::F32) {
-            host.panels();
-        }
-        host
+        let (form, panels) = rayon::scope(|_| {
+            let form = Form::of(codewords.view(), isa);
+            let panels = matches!(form, Form::F32).then(|| Panels::new(codewords.view(), Kernels::of(isa)));
+            (form, panels)
+        });
+        OnHost { codewords, isa, form, panels: panels.map_or_else(OnceLock::new, OnceLock::from) }
     }
 
     /// The instruction set.
@@ -84,9 +84,17 @@ impl OnHost {
         self.isa
     }
 
-    /// The f32 form; packed by the first call where another form serves.
+    /// The f32 form; packed by the first call where another form serves. Outside the cell: a thread that waits there for its
+    /// part of the work may take up other work of the pool, which may ask for the same panels. Of two that are packed one
+    /// is dropped.
     pub fn panels(&self) -> &Panels {
-        self.panels.get_or_init(|| Panels::new(self.codewords.view(), Kernels::of(self.isa)))
+        match self.panels.get() {
+            Some(panels) => panels,
+            None => {
+                let panels = Panels::new(self.codewords.view(), Kernels::of(self.isa));
+                self.panels.get_or_init(|| panels)
+            }
+        }
     }
 
     /// Codewords that no other of lower index equals.

@@ -11,7 +11,8 @@
 //! 2. `tile.len() == half * ROWS` and `shifts.len() == ROWS`;
 //! 3. `panels.len()` is `panel_len(half)` times the number of panels;
 //! 4. the state holds `2 * ROWS` values, or the values of the panels `ROWS` for each;
-//! 5. rows as they came are `ROWS` of d columns, and room for the same in columns has `ROWS` values for each of these;
+//! 5. rows as they came are `ROWS` of d columns, `(ROWS - 1) * stride + d` elements, and room for the same in columns has
+//!    `ROWS` values for each of these;
 //! 6. a row is one of the `ROWS` of a tile.
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
@@ -130,6 +131,7 @@ impl SmallFixedKernels {
     ) {
         let d = terms.mean.len();
         assert!((x.rows(), x.cols()) == (ROWS, d) && steps.len() >= ROWS * d, "check 5");
+        assert_eq!(x.elements().len(), (ROWS - 1) * x.row_stride() + d, "check 5");
         // SAFETY: checks 1 and 5.
         unsafe { (self.place)(x, terms, steps, tile, shifts, bounds) }
     }
@@ -224,7 +226,7 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     unsafe fn best(tile: Tile<'_>, panels: &[i32], ids: Range<i32>, low: i32, state: &mut [i32]) {
-        // SAFETY: as promised.
+        // SAFETY: checks 1 to 4.
         match tile.shifts.iter().all(|&shift| shift == 0) {
             true => unsafe { best_of::<false>(tile, panels, ids, low, state) },
             false => unsafe { best_of::<true>(tile, panels, ids, low, state) },
@@ -309,7 +311,7 @@ mod avx2 {
     /// Checks 1 and 5.
     #[inline(always)]
     unsafe fn transpose(x: MatrixView<'_, f32>, d: usize, steps: &mut [f32]) {
-        let (from, stride, fours) = (x.row(0).as_ptr(), x.row_stride(), d - d % 4);
+        let (from, stride, fours) = (x.elements().as_ptr(), x.row_stride(), d - d % 4);
         for eight in (0..ROWS).step_by(8) {
             for t in (0..fours).step_by(4) {
                 // SAFETY: row eight + 7 is one of ROWS, and t + 3 below d.

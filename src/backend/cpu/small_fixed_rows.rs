@@ -110,8 +110,8 @@ impl SmallFixedRows {
 /// not finite, or not after centring.
 ///
 /// A row is scaled so that its norm is 2^15 at most after rounding, or as the codebook where it is shorter; all as in
-/// [`super::fixed_rows`], with f32 in place of f64: sums of squares, roots and products of these round less often than
-/// [`UP`] allows. Squares below 2^-149 are lost, 16 at most: 2^-140 stands for them.
+/// [`super::fixed_rows`]: sums of squares, roots and products of these round less often than [`UP`] allows. Squares below
+/// 2^-149 are lost, 16 at most: 2^-140 stands for them.
 #[inline(always)]
 pub(super) fn place(
     steps: &mut [f32],
@@ -151,7 +151,8 @@ pub(super) fn place(
     let (mut exponents, mut scales) = ([0i32; ROWS], [0.0f32; ROWS]);
     for lane in 0..ROWS {
         sums[lane] = sums[lane] * UP + LOST;
-        let shift = terms.shift.min(own[lane] + ((room - sums[lane].to_bits() as i32) >> 24));
+        let shift = own[lane] + ((room - sums[lane].to_bits() as i32) >> 24);
+        let shift = terms.shift.min(shift).max(-MAX_SHIFT);
         (exponents[lane], scales[lane]) = (shift, power_of_two(shift));
         shifts[lane] = (terms.shift - shift).min(MAX_COARSER);
     }
@@ -168,7 +169,7 @@ pub(super) fn place(
         }
     }
     for lane in 0..ROWS {
-        // Not above 2^78, see there; what is below 2^-126 is less than the unit by far, and may be that.
+        // The power is not above 2^78; one below 2^-126 is less than the unit by far, and may be that.
         let norm = sums[lane].sqrt() * UP * power_of_two((exponents[lane] - own[lane]).max(-MAX_SHIFT));
         // Centring rounded a component by 2^-24 of itself.
         let rho = (residuals[lane] * UP + LOST).sqrt() * UP + norm * f32::EPSILON;
@@ -177,8 +178,8 @@ pub(super) fn place(
     }
 }
 
-/// Of columns of centred rows: the exponents that bring their largest components to [1, 4), the sums of squares there, and
-/// which rows are finite.
+/// Of columns of centred rows: the exponents that bring their largest components to [1, 4), or as near as a scale can, the
+/// sums of squares there, and which rows are finite.
 #[cold]
 fn measure(steps: &[[f32; ROWS]]) -> ([i32; ROWS], [f32; ROWS], [bool; ROWS]) {
     let (mut own, mut sums, mut is_finite) = ([0i32; ROWS], [0.0f32; ROWS], [true; ROWS]);

@@ -1,4 +1,4 @@
-//! Which codeword of its panel is the nearest to a row, for the passes of few dimensions: f32 sums of differences of the
+//! Which codeword of its panel is the nearest to a row, for the passes of few dimensions over f32: f32 sums of differences of the
 //! codewords as they came, a panel at once.
 //!
 //! The check that the unsafe blocks cite is the first of [`super::small_kernels`].

@@ -69,7 +69,7 @@ impl SmallRows {
 }
 
 /// The kinds of rows, `[rows][d]` as they came, of which those that are packed have a finite mark.
-pub(super) fn kinds_of(marks: &[f32], plain: &[f32], d: usize, kinds: &mut Vec<RowKind>) {
+fn kinds_of(marks: &[f32], plain: &[f32], d: usize, kinds: &mut Vec<RowKind>) {
     kinds.clear();
     kinds.extend(marks.iter().zip(plain.chunks_exact(d)).map(|(mark, plain)| {
         if mark.is_finite() {
@@ -124,7 +124,7 @@ pub(super) fn place<const ROWS: usize>(
 
 /// `[ROWS][d]` to `[d][ROWS]`, four by four while there are four dimensions.
 #[inline(always)]
-pub(super) fn transpose<const ROWS: usize>(plain: &[f32], d: usize, tile: &mut [f32]) {
+fn transpose<const ROWS: usize>(plain: &[f32], d: usize, tile: &mut [f32]) {
     for (lane, rows) in plain.chunks_exact(4 * d).enumerate() {
         let fours = d - d % 4;
         for t in (0..fours).step_by(4) {
