@@ -6,9 +6,10 @@
 //! operations), rows settled per tier. scripts/gpu-suite/results.py sets peers beside it, on the same numbers.
 //! `cargo bench --bench cuda -- codes`, or `codes:N`: so many product codes (a million) made and searched, a line of JSON
 //! each with milliseconds (a call, median and least of five): of vectors, queries and codes in host memory, and `on the
-//! device` of vectors that lie there and codes that stay there, the wait for them included.
+//! device` of vectors that lie there and codes that stay there, the wait for them included, repeated as shapes are. Its codes
+//! have to be those of the line before.
 //!
-//! CODEWORD_BENCH_SECONDS  of repeats per line (default 1)
+//! CODEWORD_BENCH_SECONDS  of repeats per line (default 1): 5 at least and 1000 at most
 //! CODEWORD_BENCH_LABELS   folder for the labels, as SHAPE.TYPE.u32 (little-endian); none are kept without it
 
 use codeword::cuda::{Context, MatrixView, ProductWorkspace, Workspace};
@@ -116,13 +117,8 @@ where
 
     run(&mut workspace)?;
     let tiers = workspace.check()?;
-    let seconds = std::env::var("CODEWORD_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
-    let mut times = vec![run(&mut workspace)?];
-    while times.len() < 1000 && (times.len() < 5 || times.iter().sum::<f64>() < seconds) {
-        times.push(run(&mut workspace)?);
-    }
+    let times = repeat(|| run(&mut workspace))?;
     workspace.check()?;
-    times.sort_by(f64::total_cmp);
     let (least, median, most) = (times[0], times[times.len() / 2], times[times.len() - 1]);
 
     if let Some(folder) = std::env::var_os("CODEWORD_BENCH_LABELS") {
@@ -140,6 +136,17 @@ where
     Ok(())
 }
 
+/// Seconds of the repeats of a line, ascending.
+fn repeat(mut run: impl FnMut() -> Result<f64, Box<dyn Error>>) -> Result<Vec<f64>, Box<dyn Error>> {
+    let seconds = std::env::var("CODEWORD_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let mut times = vec![run()?];
+    while times.len() < 1000 && (times.len() < 5 || times.iter().sum::<f64>() < seconds) {
+        times.push(run()?);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
 /// `n` vectors as codes, and `n` codes searched: what a program waits for, copies to the device among it where vectors and
 /// codes are in host memory.
 fn codes(device: &Device, n: usize) -> Result<(), Box<dyn Error>> {
@@ -149,24 +156,38 @@ fn codes(device: &Device, n: usize) -> Result<(), Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>(ProductQuantizer::new(codeword::MatrixView::new(&codewords, m * k, width)?, m, device)?)
     };
     let told = |what: &str, times: &[f64]| {
-        let line = serde_json::json!({"by": "codeword", "what": what, "ms": times[times.len() / 2] * 1e3, "min": times[0] * 1e3});
+        let line = serde_json::json!({
+            "by": "codeword", "what": what,
+            "ms": times[times.len() / 2] * 1e3, "min": times[0] * 1e3, "repeats": times.len(),
+        });
         println!("{line}");
     };
-    let six = quantizer(6, 16)?;
-    let x = numbers(1, n * 96, |value| value);
-    told(&format!("encode {n} x 96 as 6 x 256"), &times(|| Ok(six.encode(codeword::MatrixView::new(&x, n, 96)?)?))?);
+    {
+        // What is here is free before codes are searched.
+        let six = quantizer(6, 16)?;
+        let values = numbers(1, n * 96, |value| value);
+        let encode = || Ok(six.encode(codeword::MatrixView::new(&values, n, 96)?)?);
+        told(&format!("encode {n} x 96 as 6 x 256"), &times(encode)?);
 
-    let stream = context(device)?.new_stream()?;
-    let x = stream.clone_htod(&x)?;
-    let x = MatrixView::new(&x, n, 96)?;
-    let mut codes = stream.alloc_zeros::<u8>(n * six.code_size())?;
-    let mut workspace = ProductWorkspace::<f32>::new(&six, &stream, n)?;
-    let on_device = times(|| {
-        workspace.encode(x, &mut codes)?;
-        Ok(stream.synchronize()?)
-    })?;
-    workspace.check()?;
-    told(&format!("encode {n} x 96 as 6 x 256 on the device"), &on_device);
+        let stream = context(device)?.new_stream()?;
+        let x = stream.clone_htod(&values)?;
+        let x = MatrixView::new(&x, n, 96)?;
+        let mut codes = stream.alloc_zeros::<u8>(n * six.code_size())?;
+        let mut workspace = ProductWorkspace::<f32>::new(&six, &stream, n.max(1))?;
+        let mut run = || {
+            let start = Instant::now();
+            workspace.encode(x, &mut codes)?;
+            stream.synchronize()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        run()?;
+        let on_device = repeat(run)?;
+        workspace.check()?;
+        if stream.clone_dtoh(&codes)? != encode()? {
+            return Err("codes made on the device are not those of vectors in host memory".into());
+        }
+        told(&format!("encode {n} x 96 as 6 x 256 on the device"), &on_device);
+    }
 
     for (m, width, r) in [(8, 16, 100), (16, 8, 100), (32, 4, 100)] {
         let quantizer = quantizer(m, width)?;

@@ -9,8 +9,8 @@
 // Launch  any grid (blocks take words in turn), block PACK_CODES_THREADS in one dimension, no dynamic shared memory.
 // Idea    A thread writes four bytes at an address that is a multiple of four, of one code or of two and more that lie side by
 //         side, so that a warp writes 128 bytes whatever the size of a code. Its neighbours read the labels of the rows
-//         beside, out of the same sectors. Bound by memory: 4 parts bytes read for a row, from the cache where the labels
-//         were written just before, and code_size written.
+//         beside, out of the same sectors. It should be bound by memory: 4 parts bytes read for a row, from the cache where
+//         the labels were written just before, and code_size written.
 // Source  ours; the CPU's twin is src/quantizer/packed.rs, the layout that of faiss.
 // Measured not yet on a GPU.
 #include "common.cuh"

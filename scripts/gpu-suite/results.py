@@ -2,6 +2,7 @@
 numbers, and writes results.json and results.md. Needs Python 3.8; without torch only our own lines are there.
 
     python3 results.py [SHAPE...]     NxDxK or NxDxK:STRIDE; default: those of bench-cuda
+    python3 results.py codes          product codes made and searched (or codes:N), ours alone
 
 Each peer runs on tensors that lie on the device, its result stays there, and a repeat is one call and the wait for it by
 the host's clock: what bench-cuda does. TF32 is off. Where the n x k matrix of a peer does not fit, it goes through in
@@ -225,8 +226,9 @@ def table(report):
     text += ["torch.matmul alone reaches at this shape and type. `differ`: rows whose label is not codeword's (exact).", ""]
     text += ["| shape | type | by | ms [min-max] | TFLOP/s | of GEMM | times as long as codeword | differ | remarks |"]
     text += ["|---|---|---|---|---|---|---|---|---|"]
-    at = {(line["shape"], line["dtype"], line["by"]): line for line in report["lines"]}
-    for line in report["lines"]:
+    shapes = [line for line in report["lines"] if "what" not in line]
+    at = {(line["shape"], line["dtype"], line["by"]): line for line in shapes}
+    for line in shapes:
         shape, dtype, by = line["shape"], line["dtype"], line["by"]
         if "skipped" in line:
             text.append(f"| {shape} | {dtype} | {by} | - | - | - | - | - | skipped: {line['skipped']} |".replace("\n", " "))
@@ -240,6 +242,11 @@ def table(report):
             remarks = ", ".join(f"{tier} {rows}" for tier, rows in line["tiers"].items())
         span = f"{line['ms']:.3f} [{line['min']:.3f}-{line['max']:.3f}]"
         text.append(f"| {shape} | {dtype} | {by} | {span} | {line['tflops']:.2f} | {share} | {ratio} | {differ} | {remarks} |")
+    codes = [line for line in report["lines"] if "what" in line]
+    if codes:
+        text += ["", "Product codes, of vectors, queries and codes in host memory but where the line says `on the device`.", ""]
+        text += ["| what | ms, median | least | repeats |", "|---|---|---|---|"]
+    text += [f"| {it['what']} | {it['ms']:.3f} | {it['min']:.3f} | {it['repeats']} |" for it in codes]
     return "\n".join(text) + "\n"
 
 
@@ -250,13 +257,15 @@ def main():
 
     def put(line):
         """Written at once: a run that is cut off keeps what it has."""
-        key = lambda it: (it["shape"], it["dtype"], it["by"])
+        key = lambda it: (it.get("what", ""), it.get("shape", ""), it.get("dtype", ""), it["by"])
         if key(line) in map(key, lines):
             lines[[key(it) for it in lines].index(key(line))] = line
         else:
             lines.append(line)
         order = {name: rank for rank, name in enumerate(["codeword", *PEERS])}
-        lines.sort(key=lambda it: (it["shape"], it["dtype"] != "f32", it["dtype"], order.get(it["by"], 99)))
+        # Shapes first; lines of codes as they come.
+        rank = lambda it: ("what" in it, it.get("shape", ""), it.get("dtype") != "f32", it.get("dtype", ""), order.get(it["by"], 99))
+        lines.sort(key=rank)
         report = {"facts": facts(), "versions": known, "lines": lines}
         RESULTS.write_text(json.dumps(report, indent=1) + "\n")
         (HERE / "results.md").write_text(table(report))
@@ -265,7 +274,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         labels = pathlib.Path(folder)
         status = measure_ours(shapes, labels, put)
-        shapes = shapes or list(dict.fromkeys(line["shape"] for line in lines if line["by"] == "codeword" and line["shape"]))
+        ours = dict.fromkeys(line["shape"] for line in lines if line["by"] == "codeword" and line.get("shape"))
+        # No peer makes codes.
+        shapes = [shape for shape in shapes or ours if shape.partition(":")[0] != "codes"]
         try:
             import torch
 

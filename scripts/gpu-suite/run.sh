@@ -150,14 +150,15 @@ sanitizer() {
 }
 
 benches() {
-    step "benches, product codes" ./bench-cuda codes
     if ! command -v python3 >/dev/null; then
         echo "no python3: our own lines alone, and no table"
+        step "benches, product codes" ./bench-cuda codes
         # shellcheck disable=SC2086 # a shape is a word
         step "benches" ./bench-cuda ${CODEWORD_BENCH_SHAPES:-}
         return
     fi
     [ -e facts.txt ] || facts
+    step "benches, product codes" python3 results.py codes
     step "benches, ours and peers" python3 results.py
     cat results.md
 }

@@ -98,12 +98,19 @@ fn assign_any(
 /// The codes of the rows of `x`, whose columns are those of the codebooks side by side, all of as many dimensions: the
 /// labels of their parts, `bits` each from the lowest on, one after the other in whole bytes. None where the processor does
 /// it, which is as fast part by part.
+///
+/// # Errors
+/// - [`Error::Shape`] where `codes` has not as many bytes.
+/// - [`Error::Cuda`] where a device fails.
 pub(crate) fn encode_parts(
     x: AnyView<'_>,
     codebooks: &[Codebook],
     bits: u32,
     codes: &mut [u8],
 ) -> Result<Option<OrRow<()>>> {
+    let code_size = codebooks.len().saturating_mul(bits as usize).div_ceil(8);
+    let n = on_view!(&x, x => x.rows());
+    check_len("encode", "bytes of codes", n.saturating_mul(code_size), codes.len())?;
     #[cfg(feature = "cuda")]
     {
         let residents = codebooks.iter().map(|codebook| match codebook.placed() {

@@ -9,13 +9,12 @@ use crate::error::Result;
 use crate::matrix::Element;
 use std::sync::Arc;
 
-/// Room on the device to encode vectors of type `T` with one product quantizer, on one stream. All device memory is taken
-/// when it is made.
+/// Room on the device to encode vectors of type `T` with one product quantizer, on one stream. All device memory is taken,
+/// and the kernels are loaded, when it is made.
 ///
 /// [`ProductWorkspace::encode`] puts its work into the stream and returns; nothing waits for the device. What the work
-/// found, rows that are not finite above all, [`ProductWorkspace::check`] tells, which does wait. Kernels are loaded when
-/// they are used first, and the driver may wait for the device then. How memory in use on other streams is treated:
-/// [`Workspace`](crate::cuda::Workspace).
+/// found, rows that are not finite above all, [`ProductWorkspace::check`] tells, which does wait. How memory in use on other
+/// streams is treated: [`Workspace`](crate::cuda::Workspace).
 ///
 /// ```no_run
 /// use codeword::cuda::{MatrixView, ProductWorkspace};
@@ -46,16 +45,26 @@ pub struct ProductWorkspace<T> {
 
 impl<T: Element> ProductWorkspace<T> {
     /// Room for blocks of `rows` vectors on `stream`; longer inputs go through in so many blocks. 4 m bytes a row where one
-    /// launch labels all parts: parts of up to 32 dimensions and codebooks of 2 to 1024 distinct codewords, on tensor cores
-    /// that are known. Else parts take turns in the memory of a [`Workspace`](crate::cuda::Workspace) for one part,
-    /// beside these.
+    /// launch labels all parts, on tensor cores that are known and may be used (`CODEWORD_CUDA_GEMM`). That is where parts
+    /// have d up to 32 dimensions, and every codebook
+    /// - k' distinct codewords, 2 to 1024 of them and k'^(2/d) at most 256: up to 16 in one dimension, 256 in two, 1024
+    ///   from three on;
+    /// - room in 84 KiB of shared memory, (k' + 15) (32 ceil((d + 5) / 16) + 4): up to 1024 codewords of 27 dimensions, and
+    ///   845 of 32;
+    /// - no values next to the largest f32.
+    ///
+    /// Else parts take turns in the memory of a [`Workspace`](crate::cuda::Workspace) for one part, and of a filter pass
+    /// for each kind of part, beside these.
+    ///
+    /// A row of zeros is encoded and forgotten, to load the kernels.
     ///
     /// # Errors
     /// - [`Error::DeviceMismatch`](crate::Error::DeviceMismatch) where the codebooks lie elsewhere.
-    /// - [`Error::InvalidParameter`](crate::Error::InvalidParameter) where `rows` is 0 or 2^32 or more, or `stream` is the
-    ///   default stream per thread.
+    /// - [`Error::InvalidParameter`](crate::Error::InvalidParameter) where `rows` is 0 or 2^32 or more, `stream` is the
+    ///   default stream per thread, or `CODEWORD_CUDA_GEMM` names no design.
     /// - [`Error::Shape`](crate::Error::Shape) where vectors have more than 2^26 dimensions.
-    /// - [`Error::Cuda`](crate::Error::Cuda) where the device has no memory left for it.
+    /// - [`Error::Cuda`](crate::Error::Cuda) where the device has no memory left for it, or `CODEWORD_CUDA_GEMM` demands
+    ///   cuBLAS and there is none.
     pub fn new(quantizer: &ProductQuantizer, stream: &Arc<CudaStream>, rows: usize) -> Result<Self> {
         const OP: &str = "ProductWorkspace::new";
         let parts = PartsWorkspace::new(OP, quantizer.codebooks(), quantizer.bits(), stream, rows)?;
@@ -76,11 +85,12 @@ impl<T: Element> ProductWorkspace<T> {
     /// device, with the same bytes. Three launches for each block of rows where one labels all parts.
     ///
     /// Where a row holds a NaN or an infinity, the next [`ProductWorkspace::check`] is an error that names it. The bits of
-    /// each part that holds one are all set, which names a codeword only if there are 2^b of them; they are 0 where all
-    /// codewords of the part are the same. Its other parts, and other rows, have the codes that they would have.
+    /// each part that holds one are all set, which names a codeword only if there are 2^b of them. Its other parts, and other
+    /// rows, have the codes that they would have.
     ///
     /// # Errors
-    /// - [`Error::Shape`](crate::Error::Shape) where columns or bytes of codes do not fit.
+    /// - [`Error::Shape`](crate::Error::Shape) where columns or bytes of codes do not fit, or values of `x` do not begin at a
+    ///   multiple of their size.
     /// - [`Error::DeviceMismatch`](crate::Error::DeviceMismatch) where memory lies on another device.
     /// - [`Error::Cuda`](crate::Error::Cuda) where the driver refuses.
     pub fn encode(&mut self, x: MatrixView<'_, T>, codes: &mut dyn MemoryMut<u8>) -> Result<()> {

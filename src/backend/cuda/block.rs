@@ -72,8 +72,7 @@ impl Block {
         distance(queue, codebook, self, x, filter.widens(), labels, sq_distances)
     }
 
-    /// Labels of the rows of `x`, scored by `filter`: of those that are not finite the sentinel, or 0 where there is nothing to
-    /// choose from.
+    /// Labels of the rows of `x`, scored by `filter`: of those that are not finite the sentinel.
     pub fn label(
         &mut self,
         queue: &Queue,
@@ -87,15 +86,13 @@ impl Block {
             return filter.assign(queue, codebook, self, x, packing, labels);
         }
         filter.pack(queue, codebook, x, self, packing)?;
+        queue.zero(&mut self.again.count.write())?;
         if codebook.m > 1 {
-            queue.zero(&mut self.again.count.write())?;
             filter.assign(queue, codebook, self, x, packing, labels)?;
-            look(queue, codebook, self, x, filter.widens(), labels)?;
-        } else {
-            // Nothing to choose from: the first codeword is the only one.
-            queue.zero(&mut labels.first(x.n))?;
+            return look(queue, codebook, self, x, filter.widens(), labels);
         }
-        Ok(())
+        // Nothing to choose from, only rows that get the sentinel: what is left open has label 0, the only one there is.
+        filter.assign(queue, codebook, self, x, Packing { plain: true, ..packing }, labels)
     }
 
     /// The `r` nearest codewords of the rows of `x`, `[n, r]`.

@@ -1,5 +1,6 @@
 //! Launch of kernels/first_bad.cu.
 
+use super::codebook::MAX_DIMENSIONS;
 use super::memory::Out;
 use super::queue::Queue;
 use super::rows::Rows;
@@ -14,7 +15,7 @@ pub(super) fn first_bad(queue: &Queue, x: &Rows<'_>, d: u32, first_row: u64, sta
         return Ok(());
     }
     assert!(x.hold(d as usize) && x.n <= u32::MAX as usize, "checks 2 and 3");
-    assert!(status.len() > 0, "check 2");
+    assert!(status.len() > 0 && d as usize <= MAX_DIMENSIONS, "check 2");
     let (n, stride) = (x.n as u32, x.stride as u64);
     let entry = match x.dtype {
         Dtype::F32 => "first_bad_f32",

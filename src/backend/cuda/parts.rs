@@ -137,7 +137,7 @@ impl Encoder {
     }
 
     /// Queues the work on the rows of `x`, the first of which is row `first_row` of the call: their codes, `bits` for each
-    /// part. A part of a row that is not finite gets bits that are all set, or 0 where it has one distinct codeword.
+    /// part. A part of a row that is not finite gets bits that are all set.
     pub fn encode(
         &mut self,
         queue: &Queue,

@@ -68,7 +68,7 @@ impl Queue {
         let copy = || {
             self.stream.context().bind_to_thread()?;
             // SAFETY: check 2. Pageable values are staged before the call returns; page-locked ones belong to a lane,
-            // which waits for its stream before it touches them or goes.
+            // which waits for its stream before it touches them or goes, where the device still answers.
             unsafe { result::memcpy_htod_async(to.address(), values, self.stream.cu_stream()) }
         };
         let asked = || format!("a copy of {} to the device", words(values.len(), size_of::<T>()));
@@ -84,7 +84,8 @@ impl Queue {
         let asked = format!("a copy of {} from the device", words(values.len(), size_of::<T>()));
         let mut copy = || {
             self.stream.context().bind_to_thread()?;
-            // SAFETY: check 2; as in `copy_in`.
+            // SAFETY: check 2. Pageable values are there before the call returns; page-locked ones belong to a lane, as in
+            // `copy_in`, or to a workspace, which waits right after it queued the copy, whatever else failed.
             unsafe { result::memcpy_dtoh_async(values, from.address(), self.stream.cu_stream()) }
         };
         copy().map_err(|error| refused(self.op, asked, error))

@@ -61,13 +61,15 @@ pub(super) fn accumulation(op: &'static str, context: &Context, d: usize) -> Res
         return Ok(trusted.then(|| model.accumulation(d)));
     }
     let worst = worst(op, context, model)?;
-    let trusted = worst <= 1.0;
-    if context.tensor_check().set(trusted).is_ok() && !trusted {
+    let keeps_to_it = worst <= 1.0;
+    if context.tensor_check().set(keeps_to_it).is_ok() && !keeps_to_it {
         log::warn!(
             "scoring without tensor cores: a sum on those of this device (compute capability {major}.{minor}) was off by \
              {worst:.2} times what can be relied on"
         );
     }
+    // Of two first tests at a time one is kept, and both callers go by it: what a call plans holds until it has run.
+    let trusted = *context.tensor_check().get_or_init(|| keeps_to_it);
     Ok(trusted.then(|| model.accumulation(d)))
 }
 

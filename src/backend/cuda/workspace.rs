@@ -329,8 +329,10 @@ impl<T: Element> Workspace<T> {
         let Workspace { block, queue, on_host, .. } = self;
         queue.op = OP;
         queue.copy_out(block.status.read(), on_host.as_mut_slice()?)?;
-        Status::clear(queue, &mut block.status.write())?;
+        let cleared = Status::clear(queue, &mut block.status.write());
+        // First of all: the copy writes memory that goes with the workspace.
         queue.synchronize()?;
+        cleared?;
         let status = Status::of_words(on_host.as_slice()?);
         let rows = std::mem::take(&mut self.rows);
         let bad_code = self.bad_code.take().or(status.bad_code);

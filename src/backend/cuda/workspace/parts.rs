@@ -9,6 +9,7 @@ use crate::backend::cuda::matrix::MatrixView;
 use crate::backend::cuda::pack_codes::code_size;
 use crate::backend::cuda::parts::{Encoder, Work};
 use crate::backend::cuda::queue::{Pinned, Queue};
+use crate::backend::cuda::rows::Rows;
 use crate::backend::{AssignStats, check_len};
 use crate::codebook::Codebook;
 use crate::error::{Error, Result};
@@ -58,11 +59,10 @@ impl<T: Element> PartsWorkspace<T> {
         }
         let queue = Queue { op, context, stream: stream.clone() };
         let work = Work::new(op, &residents, rows)?;
-        let mut encoder = Encoder::new(&queue, &residents, &work, T::DTYPE, capacity)?;
-        encoder.begin(&queue, &residents)?;
-        Ok(PartsWorkspace {
+        // As a whole before anything is queued: its end is that of the work.
+        let mut workspace = PartsWorkspace {
             on_host: queue.alloc_pinned(Status::WORDS)?,
-            encoder,
+            encoder: Encoder::new(&queue, &residents, &work, T::DTYPE, capacity)?,
             queue,
             capacity: rows,
             bits,
@@ -70,7 +70,25 @@ impl<T: Element> PartsWorkspace<T> {
             rows: 0,
             codebooks: codebooks.to_vec(),
             elements: std::marker::PhantomData,
-        })
+        };
+        workspace.try_out()?;
+        Ok(workspace)
+    }
+
+    /// Encodes a row of zeros, and forgets it: what loads the kernels is refused here, where there is not the memory, and
+    /// never between the launches of a call.
+    fn try_out(&mut self) -> Result<()> {
+        let PartsWorkspace { encoder, queue, codebooks, bits, d, .. } = self;
+        let residents = residents(queue.op, codebooks)?;
+        let cols = *d as usize;
+        let mut row = queue.alloc::<u8>(cols * T::DTYPE.size())?;
+        let mut code = queue.alloc::<u8>(code_size(residents.len(), *bits))?;
+        encoder.begin(queue, &residents)?;
+        queue.zero(&mut row.write())?;
+        let rows = Rows { values: row.read(), dtype: T::DTYPE, n: 1, stride: cols };
+        encoder.encode(queue, &residents, &rows, 0, *bits, &mut code.write())?;
+        first_bad(queue, &rows, *d, 0, &mut encoder.status().write())?;
+        Status::clear(queue, &mut encoder.status().write())
     }
 
     pub fn stream(&self) -> &Arc<CudaStream> {
@@ -101,8 +119,10 @@ impl<T: Element> PartsWorkspace<T> {
         let PartsWorkspace { encoder, queue, on_host, codebooks, .. } = self;
         queue.op = op;
         queue.copy_out(encoder.status().read(), on_host.as_mut_slice()?)?;
-        Status::clear(queue, &mut encoder.status().write())?;
+        let cleared = Status::clear(queue, &mut encoder.status().write());
+        // First of all: the copy writes memory that goes with the workspace.
         queue.synchronize()?;
+        cleared?;
         let rows = std::mem::take(&mut self.rows);
         let status = Status::of_words(on_host.as_slice()?);
         if let Some(BadValue { row, col, got }) = status.bad_value {
