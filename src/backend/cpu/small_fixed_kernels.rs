@@ -227,9 +227,11 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     unsafe fn best(tile: Tile<'_>, panels: &[i32], ids: Range<i32>, low: i32, state: &mut [i32]) {
         // SAFETY: checks 1 to 4.
-        match tile.shifts.iter().all(|&shift| shift == 0) {
-            true => unsafe { best_of::<false>(tile, panels, ids, low, state) },
-            false => unsafe { best_of::<true>(tile, panels, ids, low, state) },
+        unsafe {
+            match tile.shifts.iter().all(|&shift| shift == 0) {
+                true => best_of::<false>(tile, panels, ids, low, state),
+                false => best_of::<true>(tile, panels, ids, low, state),
+            }
         }
     }
 
