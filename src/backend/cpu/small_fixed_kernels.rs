@@ -19,7 +19,6 @@
 
 use super::isa::Isa;
 use super::small_fixed_rows::Terms;
-use super::small_nearest::OPEN;
 use crate::matrix::MatrixView;
 use std::ops::Range;
 
@@ -138,7 +137,7 @@ impl SmallFixedKernels {
 
     /// Of every row of a tile the panel that has the nearest codeword, given the state after all of them and the rows'
     /// bounds, where that is certain ([`super::small_fixed_rows::certain`]); and the position of that codeword where no
-    /// other of the panel can be as near. Else [`OPEN`].
+    /// other of the panel can be as near. Else [`OPEN`](super::small_nearest::OPEN).
     pub fn nearest(
         &self,
         tile: Tile<'_>,
@@ -165,6 +164,7 @@ impl SmallFixedKernels {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::super::small_fixed_rows;
+    use super::super::small_nearest::OPEN;
     use super::*;
     use std::arch::x86_64::*;
 
