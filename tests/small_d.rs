@@ -121,7 +121,8 @@ fn what_underflow_costs() {
 
 #[test]
 fn what_f32_differences_cost() {
-    // A panel far from the other, so that nothing but sums of differences decides. Rows a rounding from the middle of two
+    // Panels far from the others, so that nothing but sums of differences decides; with AVX2 and from 7 dimensions on, where
+    // panels are of 8 codewords, rivals are in two and integers leave the rows to direct sums. Rows a rounding from the middle of two
     // codewords that are as good as one, seen from there.
     let mut numbers = Numbers::new(78);
     for d in [1, 3, 4, 8, 11, 16] {

@@ -454,21 +454,7 @@ fn without_memory_for_one_launch_parts_take_turns_or_the_workspace_is_refused() 
         return;
     }
     let name = "encode::without_memory_for_one_launch_parts_take_turns_or_the_workspace_is_refused";
-    let mut outcomes = String::new();
-    for nth in 1..60 {
-        let output = Machine::new().set("FAIL_ALLOC", nth).run(name, || match encode_one() {
-            Ok(()) => println!("outcome: done"),
-            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
-            Err(error) => println!("outcome: {error}"),
-        });
-        let text = simulated::text(&output);
-        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
-        outcomes.push(match (text.contains("outcome: done"), text.contains("outcome: refused")) {
-            (true, false) => 'd',
-            (false, true) => 'r',
-            _ => panic!("allocation {nth}: {text}"),
-        });
-    }
+    let outcomes = Machine::new().refuse_first(name, 59, encode_one);
     // Codebooks have to be there, what tensor cores want does not, what the workspace is made of does; nobody asked for the last.
     assert!(outcomes.contains("rd") && outcomes.contains("dr") && outcomes.ends_with('d'), "{outcomes}");
 }

@@ -147,20 +147,27 @@ impl Machine {
     /// no more. Each time it has to end with [`Error::Cuda`] that says so, and leave nothing behind. Returns how many
     /// were refused.
     pub fn refuse_each(&self, test: &str, work: impl Fn() -> Result<(), Error>) -> usize {
-        for nth in 1.. {
-            let output = self.clone().set("FAIL_ALLOC", nth).run(test, || match work() {
-                Ok(()) => println!("outcome: done"),
-                Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
-                Err(error) => println!("outcome: {error}"),
-            });
-            let text = text(&output);
-            assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
-            if text.contains("outcome: done") {
-                return nth - 1;
-            }
-            assert!(text.contains("outcome: refused"), "allocation {nth}: {text}");
-        }
-        unreachable!("nothing needs so many allocations")
+        (1..).take_while(|&nth| !self.is_done_without(test, nth, &work)).count()
+    }
+
+    /// The same where some refusals are got over: with each of the first `count` allocations refused in turn, `d` where the
+    /// work was done and `r` where it was refused.
+    pub fn refuse_first(&self, test: &str, count: usize, work: impl Fn() -> Result<(), Error>) -> String {
+        (1..=count).map(|nth| if self.is_done_without(test, nth, &work) { 'd' } else { 'r' }).collect()
+    }
+
+    /// Whether `work` is done where allocation `nth` is refused; else it has to end with the error that says so.
+    fn is_done_without(&self, test: &str, nth: usize, work: &impl Fn() -> Result<(), Error>) -> bool {
+        let output = self.clone().set("FAIL_ALLOC", nth).run(test, || match work() {
+            Ok(()) => println!("outcome: done"),
+            Err(Error::Cuda { got, .. }) if got == "CUDA_ERROR_OUT_OF_MEMORY" => println!("outcome: refused"),
+            Err(error) => println!("outcome: {error}"),
+        });
+        let text = text(&output);
+        assert!(output.status.success(), "allocation {nth}: {}\n{text}", output.status);
+        let [is_done, is_refused] = ["done", "refused"].map(|word| text.contains(&format!("outcome: {word}")));
+        assert!(is_done != is_refused, "allocation {nth}: {text}");
+        is_done
     }
 
     /// [`Machine::run`], and the driver has to find fault in a line that holds all of `words`. Skipped where there is
