@@ -1,6 +1,35 @@
-//! What this processor can do, measured: independent chains in registers, on every thread at once.
+//! What this processor can do, measured: independent chains in registers, and writes to memory, on every thread at once.
+#![allow(dead_code)] // No bench needs all of it.
 
+use rayon::prelude::*;
 use std::time::Instant;
+
+/// Writes all of `out`, past the caches where the processor can.
+pub fn write(out: &mut [f32]) {
+    out.par_chunks_mut(1 << 20).for_each(|out| {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx") {
+            // SAFETY: avx was just found.
+            return unsafe { avx_past_caches(out) };
+        }
+        out.fill(1.0);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+fn avx_past_caches(out: &mut [f32]) {
+    use std::arch::x86_64::*;
+    // SAFETY: any eight f32 are a register's.
+    let (head, body, tail) = unsafe { out.align_to_mut::<__m256>() };
+    head.fill(1.0);
+    for to in body {
+        // SAFETY: `to` is a register of its own, aligned; the fence follows.
+        unsafe { _mm256_stream_ps(std::ptr::from_mut(to).cast(), _mm256_set1_ps(1.0)) };
+    }
+    tail.fill(1.0);
+    _mm_sfence();
+}
 
 /// f32 FMA per second in 1e9, one counted as two operations. None where there is none that this file knows how to issue.
 pub fn gflops() -> Option<f64> {

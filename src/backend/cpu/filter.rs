@@ -56,7 +56,7 @@ unsafe fn run<L: Lanes, const ROWS: usize, const REGS: usize>(
 /// # Safety
 /// Checks 1 to 3.
 #[inline(always)]
-unsafe fn dot<L: Lanes, const ROWS: usize, const REGS: usize>(
+pub(super) unsafe fn dot<L: Lanes, const ROWS: usize, const REGS: usize>(
     tile: *const f32,
     panel: *const f32,
     depth: usize,

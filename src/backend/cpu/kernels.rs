@@ -5,7 +5,9 @@
 //! 2. `tile.len() == depth * rows`;
 //! 3. `panels.len()` is `depth * width` times the number of panels;
 //! 4. the state holds `rows * 3 * lanes` values, or the scores `rows * stride` values with
-//!    `stride >= panels * width`.
+//!    `stride >= panels * width`;
+//! 5. there are the two last steps of depth, and an expansion for each of `rows`;
+//! 6. of `rows` rows, each `stride` after the one before, `out` holds `panels * width` values.
 
 use super::filter::Best;
 use super::isa::Isa;
@@ -32,7 +34,7 @@ pub(super) struct Kernels {
     scale_row: ScaleFn,
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
-    expand: ExpandFn,
+    distances: TileDistancesFn,
 }
 
 type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32);
@@ -42,7 +44,15 @@ type DirectFn<Sum> = unsafe fn(z: &[f32], e: &[f32]) -> Sum;
 type DistancesFn =
     unsafe fn(MatrixView<'_, f32>, codewords: MatrixView<'_, f32>, labels: &[u32], sq_distances: &mut [f32]);
 type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32;
-type ExpandFn = unsafe fn(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool);
+type TileDistancesFn = unsafe fn(
+    tile: *const f32,
+    panels: *const f32,
+    depth: usize,
+    count: usize,
+    expansions: &[Option<(f32, f32)>],
+    out: *mut f32,
+    stride: usize,
+);
 type ScaleFn = unsafe fn(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32;
 
 impl Kernels {
@@ -152,19 +162,29 @@ impl Kernels {
         unsafe { (self.add_weighted_row)(row, weight, sum) }
     }
 
-    /// See [`pairwise_sq_l2::expand`]. What went past the caches is there for other threads after [`Kernels::fence`].
-    pub fn expand(&self, scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
-        // SAFETY: check 1.
-        unsafe { (self.expand)(scores, sq_norm, factor, out, past_caches) }
-    }
-
-    /// Ends what was written past the caches.
-    pub fn fence(&self) {
-        // SAFETY: every x86-64 has SSE.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            std::arch::x86_64::_mm_sfence()
+    /// Writes the squared distances of the rows of a tile to the codewords of all panels, see [`pairwise_sq_l2::distances`];
+    /// row `r` starts at `r * stride`.
+    pub fn distances(
+        &self,
+        tile: &[f32],
+        panels: &[f32],
+        depth: usize,
+        expansions: &[Option<(f32, f32)>],
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let count = panels.len() / (depth * self.width);
+        let columns = count * self.width;
+        if count == 0 {
+            return;
         }
+        assert_eq!(tile.len(), depth * self.rows, "check 2");
+        assert_eq!(panels.len(), depth * columns, "check 3");
+        assert!(depth >= 2 && expansions.len() == self.rows, "check 5");
+        assert!(stride >= columns && out.len() >= (self.rows - 1) * stride + columns, "check 6");
+        let (out, tile, panels) = (out.as_mut_ptr(), tile.as_ptr(), panels.as_ptr());
+        // SAFETY: checks 1 to 3, 5 and 6.
+        unsafe { (self.distances)(tile, panels, depth, count, expansions, out, stride) }
     }
 }
 
@@ -188,7 +208,7 @@ macro_rules! stamp {
                 scale_row,
                 add_row,
                 add_weighted_row,
-                expand,
+                distances,
             };
 
             #[target_feature(enable = $features)]
@@ -249,9 +269,17 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn expand(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
-                // SAFETY: the caller made the check.
-                unsafe { pairwise_sq_l2::expand::<$lanes>(scores, sq_norm, factor, out, past_caches) }
+            unsafe fn distances(
+                t: *const f32,
+                p: *const f32,
+                depth: usize,
+                n: usize,
+                expansions: &[Option<(f32, f32)>],
+                out: *mut f32,
+                stride: usize,
+            ) {
+                // SAFETY: the caller made the checks.
+                unsafe { pairwise_sq_l2::distances::<$lanes, $rows, $regs>(t, p, depth, n, expansions, out, stride) }
             }
         }
     };
@@ -278,5 +306,5 @@ static PORTABLE: Kernels = Kernels {
     scale_row: rows::scale_row,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
-    expand: pairwise_sq_l2::expand::<Plain>,
+    distances: pairwise_sq_l2::distances::<Plain, 4, 2>,
 };

@@ -17,10 +17,6 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set; `to` is valid for writing `WIDTH` values.
     unsafe fn store(self, to: *mut f32);
-    /// As [`Lanes::store`], past the caches where the processor can: other threads see it after a fence.
-    /// # Safety
-    /// The processor has this instruction set; `to` is valid for writing `WIDTH` values, and aligned to as many.
-    unsafe fn store_past_caches(self, to: *mut f32);
     /// `self * b + c`, rounded once or twice: the certificate covers both.
     /// # Safety
     /// The processor has this instruction set.
@@ -75,11 +71,6 @@ mod x86 {
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: the caller has AVX-512 F and 16 writable values.
             unsafe { _mm512_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn store_past_caches(self, to: *mut f32) {
-            // SAFETY: the caller has AVX-512 F and 16 writable, aligned values.
-            unsafe { _mm512_stream_ps(to, self) }
         }
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
@@ -139,11 +130,6 @@ mod x86 {
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: the caller has AVX2 and 8 writable values.
             unsafe { _mm256_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn store_past_caches(self, to: *mut f32) {
-            // SAFETY: the caller has AVX2 and 8 writable, aligned values.
-            unsafe { _mm256_stream_ps(to, self) }
         }
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
@@ -215,11 +201,6 @@ mod arm {
             unsafe { vst1q_f32(to, self) }
         }
         #[inline(always)]
-        unsafe fn store_past_caches(self, to: *mut f32) {
-            // SAFETY: as the caller promises.
-            unsafe { self.store(to) }
-        }
-        #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the caller has NEON.
             unsafe { vfmaq_f32(c, self, b) }
@@ -288,11 +269,6 @@ impl Lanes for Plain {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller has 4 writable values.
         unsafe { to.cast::<[f32; 4]>().write(self.0) }
-    }
-    #[inline(always)]
-    unsafe fn store_past_caches(self, to: *mut f32) {
-        // SAFETY: as the caller promises.
-        unsafe { self.store(to) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {

@@ -2,6 +2,7 @@
 
 use super::blocks::{BLOCK_FLOATS, FirstBad, block_rows};
 use super::exact::{ExactSum, round_sq_l2};
+use super::filter::dot;
 use super::lanes::Lanes;
 use super::panels::Panels;
 use super::rows::{PackedRows, RowKind, Score};
@@ -11,13 +12,8 @@ use rayon::prelude::*;
 
 /// Distances of a block: some MiB.
 const BLOCK: usize = 1 << 20;
-/// Codewords whose scores are in memory at a time: those of a tile stay in a first-level cache.
+/// Codewords that all tiles of a block meet before the next: of few dimensions, they stay in a first-level cache.
 const RUN: usize = 512;
-/// Values of a cache line, which every register divides.
-const LINE: usize = 16;
-/// Distances from which on they go past the caches, which do not hold them anyway: what they would replace there need not be
-/// read first.
-const PAST_CACHES: usize = 1 << 22;
 
 /// Fills `out`, `[n, k]`. Returns the first row that holds a NaN or an infinity.
 pub(crate) fn pairwise_sq_l2<T: Element>(
@@ -29,11 +25,10 @@ pub(crate) fn pairwise_sq_l2<T: Element>(
 ) -> Result<(), usize> {
     let (k, rows) = (codewords.rows(), panels.kernels.rows);
     let block = block_rows(panels).min((BLOCK / k / rows * rows).max(rows));
-    let past_caches = out.len() >= PAST_CACHES;
     let first_bad = FirstBad::new(NonFinite::Error);
     out.par_chunks_mut(block * k).enumerate().for_each_init(Workspace::default, |workspace, (i, out)| {
         let start = i * block;
-        let job = Job { x: x.block(start..start + out.len() / k), codewords, panels, precision, past_caches };
+        let job = Job { x: x.block(start..start + out.len() / k), codewords, panels, precision };
         if let Some(bad) = workspace.run(&job, out) {
             first_bad.report(start + bad);
         }
@@ -46,15 +41,13 @@ struct Job<'a, T> {
     codewords: MatrixView<'a, f32>,
     panels: &'a Panels,
     precision: Precision,
-    past_caches: bool,
 }
 
 /// Buffers that live as long as a thread's work.
 #[derive(Default)]
 struct Workspace {
     rows: PackedRows,
-    scores: Vec<f32>,
-    distances: Vec<f32>,
+    some: Vec<f32>,
     wide: Vec<f32>,
     sum: ExactSum,
 }
@@ -72,7 +65,7 @@ impl Workspace {
         let (kernels, k) = (job.panels.kernels, job.codewords.rows());
         for (i, out) in out.chunks_exact_mut(k).enumerate() {
             // Exact, or a squared norm that f32 cannot hold: direct sums, exactly rounded.
-            if !is_fast || self.rows.expansion(i).is_none() {
+            if !is_fast || self.rows.expansions(i, 1)[0].is_none() {
                 let z = T::as_f32(job.x.row(i), &mut self.wide);
                 for (j, out) in out.iter_mut().enumerate() {
                     let e = job.codewords.row(j);
@@ -85,73 +78,73 @@ impl Workspace {
 
     /// The distances of all rows that have an expansion, from scores z.e - |e|^2 / 2 in the scale of a tile.
     fn expand<T: Element>(&mut self, job: &Job<'_, T>, out: &mut [f32]) {
-        let Workspace { rows, scores, distances, .. } = self;
+        let Workspace { rows, some, .. } = self;
         let (panels, kernels, k) = (job.panels, job.panels.kernels, job.codewords.rows());
-        let no_repeats = panels.repeats.is_empty();
-        for (first, run) in panels.runs(BLOCK_FLOATS.min(RUN * panels.depth())) {
-            let (first, stride) = (first * kernels.width, run.len() / panels.depth());
+        let (depth, width, tile_rows) = (panels.depth(), kernels.width, kernels.rows);
+        for (first, run) in panels.runs(BLOCK_FLOATS.min(RUN * depth)) {
+            let (first, padded) = (first * width, run.len() / depth);
             // Without the padding.
-            let labels = &panels.labels[first..panels.labels.len().min(first + stride)];
-            scores.resize(kernels.rows * stride, 0.0);
-            distances.resize(stride, 0.0);
-            for (tile, out) in out.chunks_mut(kernels.rows * k).enumerate() {
-                kernels.scores(rows.tile(tile), run, panels.depth(), scores, stride);
-                for (row, (out, scores)) in out.chunks_exact_mut(k).zip(scores.chunks_exact(stride)).enumerate() {
-                    let Some((sq_norm, factor)) = rows.expansion(tile * kernels.rows + row) else { continue };
-                    let scores = &scores[..labels.len()];
-                    if no_repeats {
-                        let out = &mut out[first..first + labels.len()];
-                        kernels.expand(scores, sq_norm, factor, out, job.past_caches);
-                    } else {
-                        kernels.expand(scores, sq_norm, factor, &mut distances[..labels.len()], false);
-                        labels.iter().zip(&*distances).for_each(|(&label, &distance)| out[label as usize] = distance);
-                    }
+            let labels = &panels.labels[first..panels.labels.len().min(first + padded)];
+            some.resize(tile_rows * padded, 0.0);
+            for (i, out) in out.chunks_mut(tile_rows * k).enumerate() {
+                let (tile, expansions) = (rows.tile(i), rows.expansions(i * tile_rows, tile_rows));
+                // Distances of whole tiles to whole panels are written where they belong, for rows go on as the panels do
+                // where no codeword repeats another.
+                let whole = match out.len() == tile_rows * k && panels.repeats.is_empty() {
+                    true => labels.len() / width * width,
+                    false => 0,
+                };
+                let (straight, rest) = run.split_at(whole * depth);
+                kernels.distances(tile, straight, depth, expansions, &mut out[first..], k);
+                let stride = padded - whole;
+                kernels.distances(tile, rest, depth, expansions, some, stride);
+                for (out, some) in out.chunks_exact_mut(k).zip(some.chunks_exact(stride.max(1))) {
+                    labels[whole..].iter().zip(some).for_each(|(&label, &distance)| out[label as usize] = distance);
                 }
             }
         }
         for out in out.chunks_exact_mut(k) {
             panels.repeats.iter().for_each(|&(label, repeat)| out[repeat as usize] = out[label as usize]);
         }
-        kernels.fence();
     }
 }
 
-/// `max(0, |z|^2 - factor * score)`: factor is a power of two, and only where their product underflows it matters whether an
-/// instruction set rounds that.
+/// Distances `max(0, |z|^2 - factor * score)` of the rows of a tile to the codewords of `count` panels. Factor is a power of two,
+/// and only where their product underflows it matters whether an instruction set rounds that. Rows without an expansion get
+/// any.
 ///
 /// # Safety
-/// Check 1 of [`super::kernels`].
+/// Checks 1 to 3, 5 and 6 of [`super::kernels`].
 #[inline(always)]
-pub(super) unsafe fn expand<L: Lanes>(scores: &[f32], sq_norm: f32, factor: f32, out: &mut [f32], past_caches: bool) {
-    let count = scores.len().min(out.len());
-    let (scores, out) = (&scores[..count], &mut out[..count]);
-    // Whole lines go past the caches: of one that goes in pieces each would cost as much.
-    let (head, step) = match past_caches {
-        true => (out.as_ptr().align_offset(LINE * size_of::<f32>()).min(count), LINE),
-        false => (0, L::WIDTH),
-    };
-    let tail = head + (count - head) / step * step;
-    // SAFETY: WIDTH values from i on lie before `tail`, in both; those of `out` are aligned where it matters. A line holds a
-    // register.
-    unsafe {
-        let (sq_norm, factor, zero) = (L::splat(sq_norm), L::splat(-factor), L::splat(0.0));
-        // What is no whole line in the same registers, or the bits would depend on where `out` lies.
-        for (from, to) in [(0, head), (tail, count)] {
-            for first in (from..to).step_by(L::WIDTH) {
-                let (mut some, range) = ([0.0; LINE], first..to.min(first + L::WIDTH));
-                some[..range.len()].copy_from_slice(&scores[range.clone()]);
-                let distances = L::load(some.as_ptr()).mul_add(factor, sq_norm).max(zero);
-                distances.store(some.as_mut_ptr());
-                out[range.clone()].copy_from_slice(&some[..range.len()]);
-            }
-        }
-        for i in (head..tail).step_by(L::WIDTH) {
-            let distances = L::load(scores.as_ptr().add(i)).mul_add(factor, sq_norm).max(zero);
-            let to = out.as_mut_ptr().add(i);
-            if past_caches {
-                distances.store_past_caches(to);
-            } else {
-                distances.store(to);
+pub(super) unsafe fn distances<L: Lanes, const ROWS: usize, const REGS: usize>(
+    tile: *const f32,
+    panels: *const f32,
+    depth: usize,
+    count: usize,
+    expansions: &[Option<(f32, f32)>],
+    out: *mut f32,
+    stride: usize,
+) {
+    let (mut sq_norms, mut factors) = ([0.0; ROWS], [0.0; ROWS]);
+    for ((sq_norm, factor), expansion) in sq_norms.iter_mut().zip(&mut factors).zip(expansions) {
+        let expansion = expansion.unwrap_or_default();
+        (*sq_norm, *factor) = (expansion.0, -expansion.1);
+    }
+    let (width, last) = (REGS * L::WIDTH, depth - 1);
+    for panel in 0..count {
+        // SAFETY: panel < count, by check 3 in bounds, and by check 5 its last step; by check 6 row * stride + count * width is.
+        unsafe {
+            let (from, to) = (panels.add(panel * depth * width), out.add(panel * width));
+            // The step between has the bounds, which do not count.
+            let products = dot::<L, ROWS, REGS>(tile, from, depth - 2);
+            for row in 0..ROWS {
+                let half = L::splat(*tile.add(last * ROWS + row));
+                let (sq_norm, factor) = (L::splat(sq_norms[row]), L::splat(factors[row]));
+                for reg in 0..REGS {
+                    let score = L::load(from.add((last * REGS + reg) * L::WIDTH)).mul_add(half, products[row][reg]);
+                    let distance = score.mul_add(factor, sq_norm).max(L::splat(0.0));
+                    distance.store(to.add(row * stride + reg * L::WIDTH));
+                }
             }
         }
     }

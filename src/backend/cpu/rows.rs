@@ -172,12 +172,13 @@ impl PackedRows {
             self.kinds.push(kind);
             self.expansions.push(expansion);
         }
+        self.expansions.resize(n.next_multiple_of(kernels.rows), None);
     }
 
-    /// What turns the plain scores of row `i` into squared distances: its squared norm, and the factor of the
-    /// score that is to be taken off. None where f32 could overflow or lose them.
-    pub fn expansion(&self, i: usize) -> Option<(f32, f32)> {
-        self.expansions[i]
+    /// What turns the plain scores of `count` rows from `first` on into squared distances: the squared norm, and the factor of
+    /// the score that is to be taken off. None where f32 could overflow or lose them, and for what fills the last tile.
+    pub fn expansions(&self, first: usize, count: usize) -> &[Option<(f32, f32)>] {
+        &self.expansions[first..first + count]
     }
 
     pub fn tile(&self, t: usize) -> &[f32] {
