@@ -70,7 +70,7 @@ impl Pass for PassFixed {
     }
 
     fn verdict(&self, panels: &FixedPanels, i: usize) -> Verdict {
-        let best = panels.fixed_kernels.read(&self.state[i * STATE..(i + 1) * STATE]);
+        let best = panels.fixed_kernels.read(&self.state.as_chunks().0[i]);
         let bound = f64::from(self.rows.bounds[i]);
         Verdict::new(best.position, panels.upper(best.key, bound), panels.lower(best.runner_up, bound))
     }

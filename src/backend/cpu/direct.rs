@@ -1,6 +1,7 @@
 //! Squared distances by direct differences, for any instruction set, and how far off they can be.
 
 use super::exact::round_f64;
+use super::lanes::Lanes;
 use crate::matrix::MatrixView;
 
 /// Relative and absolute bound of [`sq_l2_f32`]; none for vectors so long that f32 says nothing.
@@ -41,30 +42,39 @@ fn lowest_bit(value: f32) -> i32 {
 }
 
 /// Squared distances of rows to the codewords of their labels, correctly rounded; NaN where [`sq_l2_f64`] does not tell.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) fn sq_distances(
+pub(super) unsafe fn sq_distances<L: Lanes>(
     x: MatrixView<'_, f32>,
     codewords: MatrixView<'_, f32>,
     labels: &[u32],
     sq_distances: &mut [f32],
 ) {
-    // Known lengths unroll.
-    match x.cols() {
-        4 => sq_distances_of::<4>(x, codewords, labels, sq_distances),
-        8 => sq_distances_of::<8>(x, codewords, labels, sq_distances),
-        16 => sq_distances_of::<16>(x, codewords, labels, sq_distances),
-        d => {
-            for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
-                let sum = sq_l2_f64(x.row(i), codewords.row(label as usize));
-                *sq_distance = round_f64(sum, d).unwrap_or(f32::NAN);
+    // SAFETY: as the caller promises.
+    unsafe {
+        // Known lengths unroll.
+        match x.cols() {
+            4 => sq_distances_of::<L, 4>(x, codewords, labels, sq_distances),
+            8 => sq_distances_of::<L, 8>(x, codewords, labels, sq_distances),
+            16 => sq_distances_of::<L, 16>(x, codewords, labels, sq_distances),
+            d => {
+                for (i, (&label, sq_distance)) in labels.iter().zip(sq_distances).enumerate() {
+                    let sum = sq_l2_f64::<L>(x.row(i), codewords.row(label as usize));
+                    *sq_distance = round_f64(sum, d).unwrap_or(f32::NAN);
+                }
             }
         }
     }
 }
 
 /// Four rows at a time, whose sums are rounded together.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-fn sq_distances_of<const D: usize>(
+unsafe fn sq_distances_of<L: Lanes, const D: usize>(
     x: MatrixView<'_, f32>,
     codewords: MatrixView<'_, f32>,
     labels: &[u32],
@@ -78,7 +88,8 @@ fn sq_distances_of<const D: usize>(
             if let ([z], [e]) = (z.as_chunks::<D>().0, e.as_chunks::<D>().0) {
                 parts[row] = [0.0; FOUR];
                 for (z, e) in z.as_chunks::<FOUR>().0.iter().zip(e.as_chunks::<FOUR>().0) {
-                    add_squares(&mut parts[row], z, e);
+                    // SAFETY: as the caller promises.
+                    parts[row] = unsafe { L::plus_squares(parts[row], z, e) };
                 }
             }
         }
@@ -109,50 +120,38 @@ pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// As [`sq_l2_f32`], in f64; what is left of the dimensions by eights and fours, for short vectors are nothing else.
+/// As [`sq_l2_f32`], in f64: four times four sums; what is left of the dimensions by fours.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) fn sq_l2_f64(z: &[f32], e: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 16];
-    let (z_head, z_tail) = z.as_chunks::<16>();
-    let (e_head, e_tail) = e.as_chunks::<16>();
+pub(super) unsafe fn sq_l2_f64<L: Lanes>(z: &[f32], e: &[f32]) -> f64 {
+    let ((z_fours, z_tail), (e_fours, e_tail)) = (z.as_chunks(), e.as_chunks());
+    let ((z_head, z_rest), (e_head, e_rest)) = (z_fours.as_chunks::<4>(), e_fours.as_chunks::<4>());
+    let mut sums = [[0.0f64; 4]; 4];
     for (z, e) in z_head.iter().zip(e_head) {
-        add_squares(&mut sums, z, e);
+        for part in 0..4 {
+            // SAFETY: as the caller promises.
+            sums[part] = unsafe { L::plus_squares(sums[part], &z[part], &e[part]) };
+        }
     }
-    let mut sums = halve::<16, 8>(sums);
-    let (z_eight, z_tail) = z_tail.as_chunks::<8>();
-    let (e_eight, e_tail) = e_tail.as_chunks::<8>();
-    if let ([z], [e]) = (z_eight, e_eight) {
-        add_squares(&mut sums, z, e);
+    let [a, b, c, d] = sums;
+    let mut sums: [f64; 4] = std::array::from_fn(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
+    for (z, e) in z_rest.iter().zip(e_rest) {
+        // SAFETY: as the caller promises.
+        sums = unsafe { L::plus_squares(sums, z, e) };
     }
-    let mut sums = halve::<8, 4>(sums);
-    let (z_four, z_tail) = z_tail.as_chunks::<4>();
-    let (e_four, e_tail) = e_tail.as_chunks::<4>();
-    if let ([z], [e]) = (z_four, e_four) {
-        add_squares(&mut sums, z, e);
+    let mut sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    for (&z, &e) in z_tail.iter().zip(e_tail) {
+        let difference = f64::from(z) - f64::from(e);
+        sum += difference * difference;
     }
-    let mut sum = halve::<2, 1>(halve::<4, 2>(sums));
-    for (z, e) in z_tail.iter().zip(e_tail) {
-        add_squares(&mut sum, &[*z], &[*e]);
-    }
-    sum[0]
-}
-
-#[inline(always)]
-fn add_squares<const LANES: usize>(sums: &mut [f64; LANES], z: &[f32; LANES], e: &[f32; LANES]) {
-    for lane in 0..LANES {
-        let difference = f64::from(z[lane]) - f64::from(e[lane]);
-        sums[lane] += difference * difference;
-    }
-}
-
-/// Adds the upper half of the lanes to the lower.
-#[inline(always)]
-fn halve<const LANES: usize, const HALF: usize>(sums: [f64; LANES]) -> [f64; HALF] {
-    std::array::from_fn(|lane| sums[lane] + sums[HALF + lane])
+    sum
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::Plain;
     use super::*;
 
     #[test]
@@ -165,7 +164,8 @@ mod tests {
 
     #[test]
     fn sums_are_called_exact_only_where_no_bit_can_be_lost() {
-        let exact = |z: &[f32], e: &[f32]| f64_is_exact(z, [e].into_iter(), sq_l2_f64(z, e));
+        // SAFETY: any processor has plain lanes.
+        let exact = |z: &[f32], e: &[f32]| f64_is_exact(z, [e].into_iter(), unsafe { sq_l2_f64::<Plain>(z, e) });
         assert!(exact(&[3.0, 180.0], &[-7.0, 0.0]));
         assert!(exact(&[0.5, 0.25], &[1e6, 0.0]));
         assert!(exact(&[0.0; 3], &[0.0; 3]));

@@ -37,7 +37,7 @@ pub(super) const PADDING: i32 = i32::MIN;
 /// The kernels of one instruction set.
 pub(super) struct FixedKernels {
     best: BestFn,
-    read: unsafe fn(state: &[i32]) -> BestKeys,
+    read: unsafe fn(state: &[i32; STATE]) -> BestKeys,
     pack_rows: RowsFn,
     quantize_codeword: CodewordFn,
     hits: HitsFn,
@@ -118,7 +118,7 @@ impl FixedKernels {
     }
 
     /// Reads one row's state.
-    pub fn read(&self, state: &[i32]) -> BestKeys {
+    pub fn read(&self, state: &[i32; STATE]) -> BestKeys {
         // SAFETY: check 1.
         unsafe { (self.read)(state) }
     }
@@ -153,25 +153,6 @@ impl FixedKernels {
 /// The number of the register that a key carries.
 fn register_of(key: i32) -> usize {
     key as usize % REGISTERS
-}
-
-/// Merges the lanes of one row's state.
-#[inline(always)]
-fn read(state: &[i32]) -> BestKeys {
-    let (largest, second) = state.split_at(LANES);
-    let (mut key, mut winner) = (largest[0], 0);
-    for (lane, &other) in largest.iter().enumerate() {
-        if other > key {
-            (key, winner) = (other, lane);
-        }
-    }
-    let mut runner_up = second[winner];
-    for (lane, &other) in largest.iter().enumerate() {
-        if lane != winner {
-            runner_up = runner_up.max(other);
-        }
-    }
-    BestKeys { key, position: register_of(key) * LANES + winner, runner_up }
 }
 
 /// Groups and lanes of one row; see [`FixedKernels::hits`].
@@ -283,9 +264,29 @@ mod avx2 {
         }
     }
 
+    /// Merges the lanes of one row's state.
     #[target_feature(enable = "avx2")]
-    unsafe fn read(state: &[i32]) -> BestKeys {
-        super::read(state)
+    unsafe fn read(state: &[i32; STATE]) -> BestKeys {
+        let state: *const __m256i = state.as_ptr().cast();
+        // SAFETY: the state is two registers.
+        let (largest, second) = unsafe { (_mm256_loadu_si256(state), _mm256_loadu_si256(state.add(1))) };
+        let keys = most(largest);
+        let holds = _mm256_cmpeq_epi32(largest, keys);
+        let lanes = _mm256_movemask_ps(_mm256_castsi256_ps(holds)) as u32;
+        let key = _mm256_cvtsi256_si32(keys);
+        let others = _mm256_cvtsi256_si32(most(_mm256_blendv_epi8(largest, second, holds)));
+        // Where two lanes hold it, neither's second is the runner-up.
+        let runner_up = if lanes.is_power_of_two() { others } else { key };
+        BestKeys { key, position: register_of(key) * LANES + lanes.trailing_zeros() as usize, runner_up }
+    }
+
+    /// The largest of all lanes, in every lane.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn most(lanes: __m256i) -> __m256i {
+        let lanes = _mm256_max_epi32(lanes, _mm256_permute2x128_si256::<1>(lanes, lanes));
+        let lanes = _mm256_max_epi32(lanes, _mm256_shuffle_epi32::<0b01_00_11_10>(lanes));
+        _mm256_max_epi32(lanes, _mm256_shuffle_epi32::<0b10_11_00_01>(lanes))
     }
 
     #[target_feature(enable = "avx2,fma")]

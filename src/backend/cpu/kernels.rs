@@ -230,7 +230,8 @@ macro_rules! stamp {
 
             #[target_feature(enable = $features)]
             unsafe fn sq_l2_f64(z: &[f32], e: &[f32]) -> f64 {
-                direct::sq_l2_f64(z, e)
+                // SAFETY: check 1.
+                unsafe { direct::sq_l2_f64::<$lanes>(z, e) }
             }
 
             #[target_feature(enable = $features)]
@@ -245,7 +246,8 @@ macro_rules! stamp {
                 labels: &[u32],
                 sq_distances: &mut [f32],
             ) {
-                direct::sq_distances(x, codewords, labels, sq_distances)
+                // SAFETY: check 1.
+                unsafe { direct::sq_distances::<$lanes>(x, codewords, labels, sq_distances) }
             }
 
             #[target_feature(enable = $features)]
@@ -299,9 +301,9 @@ static PORTABLE: Kernels = Kernels {
     best: filter::best::<Plain, 4, 2>,
     scores: filter::scores::<Plain, 4, 2>,
     read: filter::read::<{ <Plain as Lanes>::WIDTH }>,
-    sq_l2_f64: direct::sq_l2_f64,
+    sq_l2_f64: direct::sq_l2_f64::<Plain>,
     sq_l2_f32: direct::sq_l2_f32,
-    sq_distances: direct::sq_distances,
+    sq_distances: direct::sq_distances::<Plain>,
     centre_row: rows::centre_row,
     scale_row: rows::scale_row,
     add_row: accumulate::add_row,

@@ -48,12 +48,37 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn up_to(self, limit: Self) -> u32;
+    /// f64 sums with the square of a difference more each, which may be rounded or not.
+    /// # Safety
+    /// The processor has this instruction set.
+    #[inline(always)]
+    unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
+        std::array::from_fn(|lane| {
+            let difference = f64::from(z[lane]) - f64::from(e[lane]);
+            sums[lane] + difference * difference
+        })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
+
+    /// [`Lanes::plus_squares`] in one register: left to itself, the compiler takes two of half the length.
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
+        // SAFETY: arrays of four values are read and written.
+        unsafe {
+            let (z, e) = (_mm256_cvtps_pd(_mm_loadu_ps(z.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(e.as_ptr())));
+            let difference = _mm256_sub_pd(z, e);
+            let mut to = [0.0; 4];
+            _mm256_storeu_pd(to.as_mut_ptr(), _mm256_fmadd_pd(difference, difference, _mm256_loadu_pd(sums.as_ptr())));
+            to
+        }
+    }
 
     impl Lanes for __m512 {
         const WIDTH: usize = 16;
@@ -106,6 +131,11 @@ mod x86 {
         unsafe fn least(self) -> f32 {
             // SAFETY: the caller has AVX-512 F.
             unsafe { _mm512_reduce_min_ps(self) }
+        }
+        #[inline(always)]
+        unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
+            // SAFETY: AVX-512 F implies AVX2 and FMA.
+            unsafe { plus_squares(sums, z, e) }
         }
         #[inline(always)]
         unsafe fn up_to(self, limit: Self) -> u32 {
@@ -169,6 +199,11 @@ mod x86 {
                 let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_min_ps(two, _mm_movehdup_ps(two)))
             }
+        }
+        #[inline(always)]
+        unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { plus_squares(sums, z, e) }
         }
         #[inline(always)]
         unsafe fn up_to(self, limit: Self) -> u32 {
