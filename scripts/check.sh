@@ -48,7 +48,8 @@ every_isa() {
     local isas=(portable) isa
     if [ "$(uname -m)" = x86_64 ]; then
         if grep -qw avx512f /proc/cpuinfo; then isas=(avx2 portable); fi
-        if grep -qw avx512_bf16 /proc/cpuinfo; then isas=(avx512 avx2 portable); fi
+        if grep -qw avx512_vnni /proc/cpuinfo; then isas=(avx512 avx2 portable); fi
+        if grep -qw avx512_bf16 /proc/cpuinfo; then isas=(avx512vnni avx512 avx2 portable); fi
     fi
     for isa in "${isas[@]}"; do
         echo "CODEWORD_ISA=$isa"

@@ -14,15 +14,18 @@ KERNELS = {
     "kernels::avx512::best": "many dimensions, AVX-512",
     "kernels::avx2::best": "many dimensions, AVX2",
     "pair_kernels::avx512bf16::best": "pairs of bf16, AVX-512 BF16",
+    "fixed_kernels::avx512vnni::best": "pairs of integers, AVX-512 VNNI",
     "fixed_kernels::avx2::best": "pairs of integers, AVX2",
     "small_kernels::avx512::best": "few dimensions, AVX-512",
     "small_kernels::avx2::best": "few dimensions, AVX2",
     "small_fixed_kernels::avx2::best": "few dimensions, pairs of integers, AVX2",
     "kernels::avx512::scores": "all scores, AVX-512",
+    "kernels::avx512::distances": "distance matrices, AVX-512",
+    "kernels::avx2::distances": "distance matrices, AVX2",
 }
 # What is counted, in this order; an instruction belongs to the first that fits.
 KINDS = {
-    "multiply-adds": r"vfn?m(add|sub)\d+ps|vdpbf16ps|vpmaddwd",
+    "multiply-adds": r"vfn?m(add|sub)\d+ps|vdpbf16ps|vpdpwssd|vpmaddwd",
     "broadcasts": r"vp?broadcast",
     "maxima": r"vp?(max|min)",
     "loads and stores": r"vmov(u|a|dq)\S* .*\(",

@@ -4,7 +4,8 @@
 # Arguments go to cargo test.
 #
 # CODEWORD_DATA          a folder of real data; without it the tests that need it say that they were skipped
-# CODEWORD_TEST_REQUIRE  what must not be skipped, joined by commas: data, simulated, avx512bf16, avx512, avx2, neon; cuda: a real device
+# CODEWORD_TEST_REQUIRE  what must not be skipped, joined by commas: data, simulated, avx512bf16, avx512vnni,
+#                        avx512, avx2, neon; cuda: a real device
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec cargo test "$@"

@@ -5,7 +5,7 @@
 
 use super::assign::{Packed, Pass, Verdict};
 use super::blocks::BLOCK_FLOATS;
-use super::fixed_kernels::{LANES, ROWS, STATE, WIDTH};
+use super::fixed_kernels::WIDTH;
 use super::fixed_panels::FixedPanels;
 use super::fixed_rows::FixedRows;
 use super::groups::Groups;
@@ -26,8 +26,8 @@ impl Packed for FixedPanels {
     }
 
     fn block_rows(&self) -> usize {
-        let words = self.half() + Groups::of(self.count()).count * LANES;
-        (BLOCK_FLOATS / words).clamp(1, 4096).next_multiple_of(ROWS)
+        let words = self.half() + Groups::of(self.count()).count * self.fixed_kernels.lanes;
+        (BLOCK_FLOATS / words).clamp(1, 4096).next_multiple_of(self.fixed_kernels.rows)
     }
 }
 
@@ -36,7 +36,7 @@ impl Packed for FixedPanels {
 pub(super) struct PassFixed {
     rows: FixedRows,
     state: Vec<i32>,
-    /// `[tiles][groups][ROWS][LANES]`.
+    /// `[tiles][groups][rows][lanes]`.
     maxima: Vec<i32>,
     hits: Vec<(u32, u32)>,
     found: Vec<u32>,
@@ -53,12 +53,13 @@ impl Pass for PassFixed {
     /// Runs every panel past every tile; the panels of a run stay in the cache.
     fn run(&mut self, panels: &FixedPanels) {
         let (kernels, groups) = (panels.fixed_kernels, Groups::of(panels.count()));
-        let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * ROWS * LANES);
-        self.state.resize(tiles * ROWS * STATE, 0);
+        let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * kernels.rows * kernels.lanes);
+        let state = kernels.rows * kernels.state_len();
+        self.state.resize(tiles * state, 0);
         kernels.reset(&mut self.state);
         self.maxima.resize(tiles * per_tile, 0);
         for (first, run) in panels.runs(BLOCK_FLOATS) {
-            let states = self.state.chunks_exact_mut(ROWS * STATE).zip(self.maxima.chunks_exact_mut(per_tile));
+            let states = self.state.chunks_exact_mut(state).zip(self.maxima.chunks_exact_mut(per_tile));
             for ((tile, shifts), (state, maxima)) in self.rows.tiles().zip(states) {
                 kernels.best(tile, shifts, run, panels.half(), first, groups.panels, state, maxima);
             }
@@ -70,20 +71,21 @@ impl Pass for PassFixed {
     }
 
     fn verdict(&self, panels: &FixedPanels, i: usize) -> Verdict {
-        let best = panels.fixed_kernels.read(&self.state.as_chunks().0[i]);
+        let (kernels, len) = (panels.fixed_kernels, panels.fixed_kernels.state_len());
+        let best = kernels.read(&self.state[i * len..(i + 1) * len]);
         let bound = f64::from(self.rows.bounds[i]);
         Verdict::new(best.position, panels.upper(best.key, bound), panels.lower(best.runner_up, bound))
     }
 
     fn candidates(&mut self, panels: &FixedPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
-        let groups = Groups::of(panels.count());
-        let per_tile = groups.count * ROWS * LANES;
+        let (kernels, groups) = (panels.fixed_kernels, Groups::of(panels.count()));
+        let per_tile = groups.count * kernels.rows * kernels.lanes;
         for &(i, limit) in rows {
-            let maxima = &self.maxima[i / ROWS * per_tile..][..per_tile];
+            let maxima = &self.maxima[i / kernels.rows * per_tile..][..per_tile];
             let threshold = panels.threshold(limit, f64::from(self.rows.bounds[i]));
             self.hits.clear();
-            panels.fixed_kernels.hits(maxima, i % ROWS, threshold, &mut self.hits);
-            groups.labels::<LANES, WIDTH>(&self.hits, &panels.labels, &mut self.found);
+            kernels.hits(maxima, i % kernels.rows, threshold, &mut self.hits);
+            groups.labels(&self.hits, &panels.labels, kernels.lanes, WIDTH, &mut self.found);
             each(i, &mut self.found);
         }
     }

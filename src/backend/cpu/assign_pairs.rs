@@ -86,7 +86,7 @@ impl Pass for PassPairs {
             let maxima = &self.maxima[i / ROWS * per_tile..][..per_tile];
             self.hits.clear();
             panels.pair_kernels.hits(maxima, i % ROWS, panels.threshold(limit), &mut self.hits);
-            groups.labels::<LANES, WIDTH>(&self.hits, &panels.labels, &mut self.found);
+            groups.labels(&self.hits, &panels.labels, LANES, WIDTH, &mut self.found);
             each(i, &mut self.found);
         }
     }

@@ -112,7 +112,7 @@ impl BoundKernels {
         }
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512 => &avx512::KERNELS,
+            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "aarch64")]

@@ -2,17 +2,19 @@
 //!
 //! Sums of 32 bits have no rounding of their own: all that a score can be off is what [`super::fixed_panels`] took off
 //! the operands. Two multiplications with an addition each do what four fused multiply-adds of f32 do, and a processor
-//! with three or four vector units for integers and two for multiply-adds does the former sooner.
+//! with three or four vector units for integers and two for multiply-adds does the former sooner. VNNI has both in one
+//! instruction, for twice the products of a fused multiply-add. (Its kernel is tested on an emulated processor and has never been
+//! timed.)
 //!
 //! The low half of a score says next to nothing about its rank, so that the number of its register takes that place: a
 //! maximum of such keys knows where it comes from.
 //!
 //! Every unsafe block here rests on these checks, made by the safe methods of [`FixedKernels`]:
 //! 1. a table is handed out only for an instruction set that the processor has ([`FixedKernels::of`]);
-//! 2. `tile.len()` is ROWS times a row of `2 * half` integers or more, and `shifts.len() == ROWS`;
+//! 2. `tile.len()` is `rows` times a row of `2 * half` integers or more, and `shifts.len() == rows`;
 //! 3. `panels.len()` is `(half + 1) * WIDTH` times the number of panels;
-//! 4. the state holds `ROWS * STATE` values;
-//! 5. the maxima hold `ROWS * LANES` values for the group of every panel.
+//! 4. the state holds `rows * 2 * lanes` values, that of a row `2 * lanes`;
+//! 5. the maxima hold `rows * lanes` values for the group of every panel.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::SqNorms;
@@ -21,14 +23,8 @@ use super::isa::Isa;
 use crate::matrix::MatrixView;
 use std::ops::Range;
 
-/// Rows of a tile. Six take a tenth longer per row on Zen 3, with the same registers to spare: none.
-pub(super) const ROWS: usize = 5;
-/// Lanes of a register.
-pub(super) const LANES: usize = 8;
-/// Codewords of a panel: two registers.
-pub(super) const WIDTH: usize = 2 * LANES;
-/// Values of state per row: per lane the largest key and the second largest.
-pub(super) const STATE: usize = 2 * LANES;
+/// Codewords of a panel.
+pub(super) const WIDTH: usize = 16;
 /// What takes the low half of a score; so many registers there can be.
 pub(super) const REGISTERS: usize = 1 << 16;
 /// Half a squared norm of padding, negated: below every score.
@@ -36,8 +32,12 @@ pub(super) const PADDING: i32 = i32::MIN;
 
 /// The kernels of one instruction set.
 pub(super) struct FixedKernels {
+    /// Rows of a tile.
+    pub rows: usize,
+    /// Lanes of a register, a divisor of WIDTH.
+    pub lanes: usize,
     best: BestFn,
-    read: unsafe fn(state: &[i32; STATE]) -> BestKeys,
+    read: unsafe fn(state: *const i32) -> BestKeys,
     pack_rows: RowsFn,
     quantize_codeword: CodewordFn,
     hits: HitsFn,
@@ -80,8 +80,15 @@ impl FixedKernels {
             // Check 1.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if isa.is_available() => Some(&avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni if isa.is_available() => Some(&avx512vnni::KERNELS),
             _ => None,
         }
+    }
+
+    /// Values of state per row: per lane the largest key and the second largest.
+    pub fn state_len(&self) -> usize {
+        2 * self.lanes
     }
 
     /// State before the first panel.
@@ -89,8 +96,8 @@ impl FixedKernels {
         state.fill(i32::MIN);
     }
 
-    /// Merges the keys of a tile, `[ROWS]` rows of `half` pairs or more, against consecutive panels, the first of them number `first`,
-    /// into the state, and their largest of every lane and of `group` panels into the maxima, `[groups][ROWS][LANES]`.
+    /// Merges the keys of a tile, `[rows]` rows of `half` pairs or more, against consecutive panels, the first of them number `first`,
+    /// into the state, and their largest of every lane and of `group` panels into the maxima, `[groups][rows][lanes]`.
     #[allow(clippy::too_many_arguments)]
     pub fn best(
         &self,
@@ -104,11 +111,11 @@ impl FixedKernels {
         maxima: &mut [i32],
     ) {
         let count = panels.len() / ((half + 1) * WIDTH);
-        let stride = tile.len() / ROWS;
-        assert!(tile.len() == ROWS * stride && stride >= 2 * half && shifts.len() == ROWS, "check 2");
+        let (rows, stride) = (self.rows, tile.len() / self.rows);
+        assert!(tile.len() == rows * stride && stride >= 2 * half && shifts.len() == rows, "check 2");
         assert_eq!(panels.len(), count * (half + 1) * WIDTH, "check 3");
-        assert_eq!(state.len(), ROWS * STATE, "check 4");
-        assert!(maxima.len() >= (first + count).div_ceil(group) * ROWS * LANES, "check 5");
+        assert_eq!(state.len(), rows * self.state_len(), "check 4");
+        assert!(maxima.len() >= (first + count).div_ceil(group) * rows * self.lanes, "check 5");
         let (tile, shifts, panels) = (tile.as_ptr(), shifts.as_ptr(), panels.as_ptr());
         let (state, maxima) = (state.as_mut_ptr(), maxima.as_mut_ptr());
         // SAFETY: checks 1 to 5.
@@ -118,9 +125,10 @@ impl FixedKernels {
     }
 
     /// Reads one row's state.
-    pub fn read(&self, state: &[i32; STATE]) -> BestKeys {
-        // SAFETY: check 1.
-        unsafe { (self.read)(state) }
+    pub fn read(&self, state: &[i32]) -> BestKeys {
+        assert_eq!(state.len(), self.state_len(), "check 4");
+        // SAFETY: checks 1 and 4.
+        unsafe { (self.read)(state.as_ptr()) }
     }
 
     /// See [`super::fixed_rows::pack_rows`].
@@ -155,9 +163,14 @@ fn register_of(key: i32) -> usize {
     key as usize % REGISTERS
 }
 
-/// Groups and lanes of one row; see [`FixedKernels::hits`].
+/// Groups and lanes of one row of a tile of ROWS; see [`FixedKernels::hits`].
 #[inline(always)]
-fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
+fn hits<const ROWS: usize, const LANES: usize>(
+    maxima: &[i32],
+    row: usize,
+    threshold: i32,
+    hits: &mut Vec<(u32, u32)>,
+) {
     let (lines, _) = maxima.as_chunks::<LANES>();
     for (group, line) in lines.iter().skip(row).step_by(ROWS).enumerate() {
         let mut lanes = 0;
@@ -176,7 +189,13 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    pub static KERNELS: FixedKernels = FixedKernels { best, read, pack_rows, quantize_codeword, hits };
+    /// Six take a tenth longer per row on Zen 3, with the same registers to spare: none.
+    const ROWS: usize = 5;
+    /// Two registers are a panel.
+    const LANES: usize = 8;
+
+    pub static KERNELS: FixedKernels =
+        FixedKernels { rows: ROWS, lanes: LANES, best, read, pack_rows, quantize_codeword, hits };
 
     /// Scores of a tile against a panel; no row is in a scale of its own unless `COARSER`. Ten sums stay in registers beside two of codewords, a broadcast pair and a
     /// product.
@@ -246,7 +265,7 @@ mod avx2 {
                 let line = maxima.add(id / group * ROWS * LANES);
                 let registers = [_mm256_set1_epi32(2 * id as i32), _mm256_set1_epi32(2 * id as i32 + 1)];
                 for (row, scores) in scores.iter().enumerate() {
-                    let state: *mut __m256i = state.add(row * STATE).cast();
+                    let state: *mut __m256i = state.add(row * 2 * LANES).cast();
                     let (best, second) = (_mm256_loadu_si256(state), _mm256_loadu_si256(state.add(1)));
                     // The low half of every score from the number of its register.
                     let first = _mm256_blend_epi16::<0x55>(scores[0], registers[0]);
@@ -265,9 +284,12 @@ mod avx2 {
     }
 
     /// Merges the lanes of one row's state.
+    ///
+    /// # Safety
+    /// Checks 1 and 4.
     #[target_feature(enable = "avx2")]
-    unsafe fn read(state: &[i32; STATE]) -> BestKeys {
-        let state: *const __m256i = state.as_ptr().cast();
+    unsafe fn read(state: *const i32) -> BestKeys {
+        let state: *const __m256i = state.cast();
         // SAFETY: the state is two registers.
         let (largest, second) = unsafe { (_mm256_loadu_si256(state), _mm256_loadu_si256(state.add(1))) };
         let keys = most(largest);
@@ -290,7 +312,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn pack_rows(
+    pub(super) unsafe fn pack_rows(
         x: MatrixView<'_, f32>,
         terms: Terms<'_>,
         centred: &mut [f32],
@@ -302,12 +324,172 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
+    pub(super) unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
         fixed_panels::quantize(row, mean, scale, out)
     }
 
     #[target_feature(enable = "avx2")]
     unsafe fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
-        super::hits(maxima, row, threshold, hits)
+        super::hits::<ROWS, LANES>(maxima, row, threshold, hits)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    const ROWS: usize = 12;
+    /// A register is a panel.
+    const LANES: usize = 16;
+    /// Panels that a tile meets at a time. 24 sums stay in registers beside two of codewords and one of a broadcast pair.
+    const PANELS: usize = 2;
+
+    /// What is not among them a processor with VNNI has as well: rows and codewords are packed as with AVX2.
+    pub static KERNELS: FixedKernels = FixedKernels {
+        rows: ROWS,
+        lanes: LANES,
+        best,
+        read,
+        pack_rows: avx2::pack_rows,
+        quantize_codeword: avx2::quantize_codeword,
+        hits,
+    };
+
+    /// Scores of a tile against COUNT panels, `next` words from one to the next; no row is in a scale of its own unless
+    /// `COARSER`.
+    ///
+    /// # Safety
+    /// Checks 1 to 3. A function of its own that returns the sums: indexed further on, they would be kept in memory.
+    #[allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
+    #[inline(always)]
+    unsafe fn dot<const COARSER: bool, const COUNT: usize>(
+        tile: *const i16,
+        stride: usize,
+        shifts: *const i32,
+        panels: *const i32,
+        half: usize,
+    ) -> [[__m512i; COUNT]; ROWS] {
+        // SAFETY: every step is below half: each row has a pair there, and each of COUNT panels WIDTH words after its first
+        // WIDTH.
+        unsafe {
+            let next = (half + 1) * WIDTH;
+            let mut acc = [[_mm512_setzero_si512(); COUNT]; ROWS];
+            for panel in 0..COUNT {
+                let halves = _mm512_loadu_si512(panels.add(panel * next).cast());
+                let padding = _mm512_cmpeq_epi32_mask(halves, _mm512_set1_epi32(PADDING));
+                for row in 0..ROWS {
+                    acc[row][panel] = halves;
+                    if COARSER {
+                        let shifted = _mm512_sra_epi32(halves, _mm_cvtsi32_si128(*shifts.add(row)));
+                        acc[row][panel] = _mm512_mask_mov_epi32(shifted, padding, halves);
+                    }
+                }
+            }
+            for step in 0..half {
+                let mut e = [_mm512_setzero_si512(); COUNT];
+                for panel in 0..COUNT {
+                    e[panel] = _mm512_loadu_si512(panels.add(panel * next + (step + 1) * WIDTH).cast());
+                }
+                for row in 0..ROWS {
+                    let z = _mm512_set1_epi32(tile.add(row * stride + 2 * step).cast::<i32>().read_unaligned());
+                    for panel in 0..COUNT {
+                        acc[row][panel] = _mm512_dpwssd_epi32(acc[row][panel], z, e[panel]);
+                    }
+                }
+            }
+            acc
+        }
+    }
+
+    /// # Safety
+    /// Checks 1 to 5.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn best(pass: Pass) {
+        // SAFETY: as promised; by check 2 every row has its shift.
+        unsafe {
+            match (0..ROWS).all(|row| *pass.shifts.add(row) == 0) {
+                true => best_of::<false>(pass),
+                false => best_of::<true>(pass),
+            }
+        }
+    }
+
+    /// # Safety
+    /// Checks 1 to 5.
+    #[inline(always)]
+    unsafe fn best_of<const COARSER: bool>(mut pass: Pass) {
+        while pass.ids.len() >= PANELS {
+            // SAFETY: as promised, and so many panels are left.
+            unsafe { merge::<COARSER, PANELS>(&mut pass) };
+        }
+        while !pass.ids.is_empty() {
+            // SAFETY: likewise.
+            unsafe { merge::<COARSER, 1>(&mut pass) };
+        }
+    }
+
+    /// Merges the keys of the next COUNT panels.
+    ///
+    /// # Safety
+    /// Checks 1 to 5; there are as many.
+    #[allow(clippy::needless_range_loop)] // As above.
+    #[inline(always)]
+    unsafe fn merge<const COARSER: bool, const COUNT: usize>(pass: &mut Pass) {
+        let &mut Pass { tile, stride, shifts, panels, half, ref ids, group, state, maxima } = pass;
+        let id = ids.start;
+        // SAFETY: by check 3 COUNT panels lie ahead; by checks 4 and 5 every row has its state and its line of maxima in the
+        // groups of these panels.
+        unsafe {
+            let scores = dot::<COARSER, COUNT>(tile, stride, shifts, panels, half);
+            let high = _mm512_set1_epi32(!0xffff);
+            let (mut registers, mut lines, mut joins) = ([high; COUNT], [maxima; COUNT], [0; COUNT]);
+            for panel in 0..COUNT {
+                registers[panel] = _mm512_set1_epi32((id + panel) as i32);
+                lines[panel] = maxima.add((id + panel) / group * ROWS * LANES);
+                // Every lane, but for the first panel of a group.
+                joins[panel] = if (id + panel) % group != 0 { u16::MAX } else { 0 };
+            }
+            for row in 0..ROWS {
+                let state = state.add(row * 2 * LANES);
+                let mut best = _mm512_loadu_si512(state.cast());
+                let mut second = _mm512_loadu_si512(state.add(LANES).cast());
+                for panel in 0..COUNT {
+                    // The low half of the score from the number of its register: (score & high) | register.
+                    let key = _mm512_ternarylogic_epi32::<0xea>(scores[row][panel], high, registers[panel]);
+                    second = _mm512_max_epi32(second, _mm512_min_epi32(key, best));
+                    best = _mm512_max_epi32(best, key);
+                    let line = lines[panel].add(row * LANES).cast();
+                    let most = _mm512_mask_max_epi32(key, joins[panel], key, _mm512_loadu_si512(line));
+                    _mm512_storeu_si512(line, most);
+                }
+                _mm512_storeu_si512(state.cast(), best);
+                _mm512_storeu_si512(state.add(LANES).cast(), second);
+            }
+            pass.panels = panels.add(COUNT * (half + 1) * WIDTH);
+        }
+        pass.ids.start += COUNT;
+    }
+
+    /// Merges the lanes of one row's state.
+    ///
+    /// # Safety
+    /// Checks 1 and 4.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn read(state: *const i32) -> BestKeys {
+        // SAFETY: the state is two registers.
+        let (largest, second) =
+            unsafe { (_mm512_loadu_si512(state.cast()), _mm512_loadu_si512(state.add(LANES).cast())) };
+        let key = _mm512_reduce_max_epi32(largest);
+        let holds = _mm512_cmpeq_epi32_mask(largest, _mm512_set1_epi32(key));
+        let others = _mm512_reduce_max_epi32(_mm512_mask_mov_epi32(largest, holds, second));
+        // Where two lanes hold it, neither's second is the runner-up.
+        let runner_up = if holds.is_power_of_two() { others } else { key };
+        BestKeys { key, position: register_of(key) * LANES + holds.trailing_zeros() as usize, runner_up }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn hits(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
+        super::hits::<ROWS, LANES>(maxima, row, threshold, hits)
     }
 }

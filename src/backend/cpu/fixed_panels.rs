@@ -27,7 +27,7 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::centre::{grain, lane_sum, mean_of};
-use super::fixed_kernels::{FixedKernels, LANES, PADDING, REGISTERS, WIDTH};
+use super::fixed_kernels::{FixedKernels, PADDING, REGISTERS, WIDTH};
 use super::fixed_rows::{STEP, Terms};
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
@@ -83,7 +83,7 @@ impl FixedPanels {
         if !(MIN_D..=MAX_D).contains(&d) {
             return None;
         }
-        if labels.len().div_ceil(LANES) > REGISTERS {
+        if labels.len().div_ceil(fixed_kernels.lanes) > REGISTERS {
             return None;
         }
         let (mean, shift) = scale_of(codewords, labels)?;

@@ -1,7 +1,6 @@
 //! Rows on their way into the pass over pairs of 16-bit integers: centred, scaled, rounded.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
-use super::fixed_kernels::ROWS;
 use super::fixed_panels::{FixedPanels, NORM, OFF, to_integer};
 use super::rows::{MAX_SHIFT, RowKind, power_of_two, shift_of};
 use crate::matrix::{Element, MatrixView};
@@ -28,11 +27,12 @@ pub(super) struct Terms<'a> {
     pub residual: f32,
 }
 
-/// A block of rows: `[tiles][ROWS][row_len]` integers, every row in its own scale. See [`super::fixed_panels`].
+/// A block of rows: `[tiles][rows][row_len]` integers, every row in its own scale. See [`super::fixed_panels`].
 #[derive(Default)]
 pub(super) struct FixedRows {
     rows: Vec<i16>,
     row_len: usize,
+    tile_rows: usize,
     /// Per row of whole tiles how much coarser its scale is than the codebook's.
     shifts: Vec<i32>,
     /// Per row what its sums can be off: infinite for a row that is not packed.
@@ -46,7 +46,8 @@ pub(super) struct FixedRows {
 impl FixedRows {
     pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &FixedPanels) {
         let n = x.rows();
-        let padded = n.next_multiple_of(ROWS);
+        self.tile_rows = panels.fixed_kernels.rows;
+        let padded = n.next_multiple_of(self.tile_rows);
         self.row_len = panels.terms().mean.len();
         // What an earlier block left beyond the last row does no harm.
         self.rows.resize(padded * self.row_len, 0);
@@ -72,7 +73,8 @@ impl FixedRows {
     /// Every tile with the shifts of its rows.
     pub fn tiles(&self) -> impl ExactSizeIterator<Item = (&[i16], &[i32])> {
         // No division by zero before the first block.
-        self.rows.chunks_exact((ROWS * self.row_len).max(1)).zip(self.shifts.chunks_exact(ROWS))
+        let tile_rows = self.tile_rows.max(1);
+        self.rows.chunks_exact((tile_rows * self.row_len).max(1)).zip(self.shifts.chunks_exact(tile_rows))
     }
 }
 

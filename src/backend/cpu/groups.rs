@@ -21,21 +21,16 @@ impl Groups {
         Groups { panels: group, count: panels.div_ceil(group) }
     }
 
-    /// Writes the labels that hits stand for, ascending. A hit is a group and a bit for every lane; a panel is `WIDTH`
-    /// codewords, one register of `LANES` after the other.
-    pub fn labels<const LANES: usize, const WIDTH: usize>(
-        self,
-        hits: &[(u32, u32)],
-        labels: &[u32],
-        found: &mut Vec<u32>,
-    ) {
+    /// Writes the labels that hits stand for, ascending. A hit is a group and a bit for every lane; a panel is `width`
+    /// codewords, one register of `lanes` after the other.
+    pub fn labels(self, hits: &[(u32, u32)], labels: &[u32], lanes: usize, width: usize, found: &mut Vec<u32>) {
         found.clear();
-        for &(group, lanes) in hits {
-            let first = group as usize * self.panels * WIDTH;
-            let end = (first + self.panels * WIDTH).min(labels.len());
-            for register in (first..end).step_by(LANES) {
-                let in_register = &labels[register..end.min(register + LANES)];
-                let hit = |&(lane, _): &(usize, &u32)| lanes >> lane & 1 == 1;
+        for &(group, hit_lanes) in hits {
+            let first = group as usize * self.panels * width;
+            let end = (first + self.panels * width).min(labels.len());
+            for register in (first..end).step_by(lanes) {
+                let in_register = &labels[register..end.min(register + lanes)];
+                let hit = |&(lane, _): &(usize, &u32)| hit_lanes >> lane & 1 == 1;
                 found.extend(in_register.iter().enumerate().filter(hit).map(|(_, &label)| label));
             }
         }

@@ -9,6 +9,9 @@ pub enum Isa {
     /// AVX-512 F with BF16: 16 sums of pairs of bf16 for the labels of vectors of 33 to 32,768 dimensions, and f32 as
     /// [`Isa::Avx512`] for everything else.
     Avx512Bf16,
+    /// AVX-512 F with VNNI: 32 products of 16-bit integers for most labels of vectors of 17 to 32,768 dimensions, and f32 as
+    /// [`Isa::Avx512`] for everything else.
+    Avx512Vnni,
     /// AVX-512 F: 16 lanes of f32.
     Avx512,
     /// AVX2 and FMA: 16 products of 16-bit integers for most labels of vectors of 7 to 32,768 dimensions, and 8 lanes of f32
@@ -22,12 +25,14 @@ pub enum Isa {
 
 impl Isa {
     /// Every set there is a kernel for, the widest first.
-    pub const ALL: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 6] =
+        [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// The name `CODEWORD_ISA` knows it by.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Avx512Vnni => "avx512vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",
@@ -40,6 +45,8 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f"),
             #[cfg(target_arch = "x86_64")]

@@ -27,14 +27,14 @@ pub(crate) fn below(isa: Isa, codes: &[u8], tables: &[ByteTable], found: &mut Ve
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 | Isa::Avx512
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") =>
         {
             // SAFETY: the processor has AVX-512 F and BW, as was just asked.
             unsafe { avx512(codes, tables, found) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avx2") => {
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avx2") => {
             // SAFETY: the processor has AVX2, as was just asked.
             unsafe { avx2(codes, tables, found) }
         }

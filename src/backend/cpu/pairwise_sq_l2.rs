@@ -115,6 +115,7 @@ impl Workspace {
 ///
 /// # Safety
 /// Checks 1 to 3, 5 and 6 of [`super::kernels`].
+#[allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 #[inline(always)]
 pub(super) unsafe fn distances<L: Lanes, const ROWS: usize, const REGS: usize>(
     tile: *const f32,
