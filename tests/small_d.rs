@@ -164,7 +164,9 @@ fn one_long_codeword_weakens_its_panel_alone() {
     };
     let (before, after) = (open(plain), open(long));
     println!("not settled by the first pass: {before:.4} before, {after:.4} after");
-    assert!(before < 0.01 && after - before < 0.02 + 16.0 / k as f64, "{before} before, {after} after");
+    // Integers leave 0.0090 of all rows; a share of few rows varies more.
+    let most = if is_small() { 0.02 } else { 0.01 };
+    assert!(before < most && after - before < 0.02 + 16.0 / k as f64, "{before} before, {after} after");
 }
 
 #[test]
