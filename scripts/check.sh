@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything a change must pass beside scripts/test.sh. Prints one line with the time of every step and stops at the
-# first that fails. `scripts/check.sh NAME...` runs only the named steps.
+# first that fails. `scripts/check.sh NAME...` runs only the named steps, and is how the step `avx512` is run.
 #
 # FUZZ_SECONDS  how long the fuzzer runs (default 60)
 set -euo pipefail
@@ -118,6 +118,11 @@ fuzz() {
 
 aarch64() {
     scripts/aarch64.sh
+}
+
+# Not among the default steps: it builds an emulator first, and changes to kernels of AVX-512 alone need it.
+avx512() {
+    scripts/avx512.sh
 }
 
 # In one tree with another crate that uses cudarc.

@@ -165,12 +165,7 @@ fn register_of(key: i32) -> usize {
 
 /// Groups and lanes of one row of a tile of ROWS; see [`FixedKernels::hits`].
 #[inline(always)]
-fn hits<const ROWS: usize, const LANES: usize>(
-    maxima: &[i32],
-    row: usize,
-    threshold: i32,
-    hits: &mut Vec<(u32, u32)>,
-) {
+fn hits<const ROWS: usize, const LANES: usize>(maxima: &[i32], row: usize, threshold: i32, hits: &mut Vec<(u32, u32)>) {
     let (lines, _) = maxima.as_chunks::<LANES>();
     for (group, line) in lines.iter().skip(row).step_by(ROWS).enumerate() {
         let mut lanes = 0;

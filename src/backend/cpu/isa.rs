@@ -25,8 +25,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every set there is a kernel for, the widest first.
-    pub const ALL: [Isa; 6] =
-        [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 6] = [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// The name `CODEWORD_ISA` knows it by.
     pub fn name(self) -> &'static str {
