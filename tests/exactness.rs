@@ -227,3 +227,25 @@ fn the_split_into_batches_and_the_number_of_threads_change_nothing() {
         }
     }
 }
+
+#[test]
+fn a_rival_wherever_it_lies_beside_the_nearest_is_seen() {
+    // Closer than 16 bits can tell, in the same lane, register or panel and in others: a pass that forgets one of the two says
+    // the other, for half of the rows.
+    let (k, d) = (96, 35);
+    let mut numbers = Numbers::new(29);
+    for apart in [1, 8, 16, 24, 32, 48] {
+        let mut e = numbers.gaussians(k * d);
+        let mut x = Vec::new();
+        for j in 0..k - apart {
+            if (j / apart).is_multiple_of(2) {
+                let near: Vec<f32> = e[j * d..][..d].iter().map(|v| v + 1e-3 * numbers.gaussian()).collect();
+                let weight = numbers.below(2) as f32 * 0.4 + 0.3;
+                x.extend(e[j * d..][..d].iter().zip(&near).map(|(a, b)| a + weight * (b - a)));
+                e[(j + apart) * d..][..d].copy_from_slice(&near);
+            }
+        }
+        let n = x.len() / d;
+        assert_exact(&format!("{apart} apart"), matrix(x, n, d).view(), matrix(e, k, d).view());
+    }
+}
