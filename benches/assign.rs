@@ -3,7 +3,7 @@
 //! `cargo bench --bench assign` runs the shapes below (choose some by name: `cargo bench --bench assign -- exact`).
 //! Criterion's `Gelem/s` is GFLOP/s for `assign`, `top_k` and `pairwise_sq_l2` (2 n d k operations each; what exactness
 //! costs on top is not counted) and bytes written per second for `decode`. After each operation one line gives the
-//! share of the f32 FMA peak, and of the peak of 16-bit products where labels are made of these, measured here and now with
+//! share of the f32 FMA peak, and with AVX2 of the peak of 16-bit products, which labels are made of, measured here and now with
 //! as many threads as rayon has.
 
 mod peak;

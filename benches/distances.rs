@@ -1,7 +1,8 @@
 //! The matrix of squared distances against the two limits of the machine: to write it, and to multiply and add for it.
 //!
 //! `cargo bench --bench distances` prints a Markdown table. Every round takes the work and the writing of as much memory in
-//! turn, with as many threads as rayon has; the times are medians. Chains of FMA in registers are measured before. Dimensions
+//! turn, with as many threads as rayon has; the times are medians. Chains of FMA in registers, of the
+//! widest set there is, are measured before. Dimensions
 //! can be chosen: `cargo bench --bench distances -- 4 16`.
 
 mod peak;
@@ -23,13 +24,16 @@ fn main() -> codeword::Result<()> {
     if !std::env::args().any(|arg| arg == "--bench") {
         return Ok(());
     }
-    let chosen: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let mut dimensions: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    if dimensions.is_empty() {
+        dimensions.extend(DIMENSIONS);
+    }
     let fma = peak::gflops().map(|gflops| gflops * 1e9 / 2.0);
     println!("| vectors, codewords | distances | of memory, written | FMA alone | times the larger limit |");
     println!("|---|---|---|---|---|");
     for k in CODEWORDS {
         let mut out = vec![0.0; ROWS * k];
-        for d in DIMENSIONS.into_iter().filter(|d| chosen.is_empty() || chosen.contains(d)) {
+        for &d in &dimensions {
             let mut random = ChaCha8Rng::seed_from_u64(1);
             let (x, e) = (uniform(&mut random, ROWS * d), uniform(&mut random, k * d));
             let x = MatrixView::new(&x, ROWS, d)?;

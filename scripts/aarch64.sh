@@ -24,4 +24,4 @@ export CODEWORD_TEST_REQUIRE=neon
 # The real data was tested natively; under emulation it takes too long. CODEWORD_ISA would name an x86-64 set.
 unset CODEWORD_DATA CODEWORD_ISA
 cargo test --target "$target" --no-default-features --lib \
-    --test every_isa --test exactness --test properties --test reference "$@"
+    --test every_isa --test exactness --test properties --test reference --test bounds "$@"

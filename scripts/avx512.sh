@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The exactness tests with AVX-512, with and without its BF16 instructions, on any x86-64 processor: linked statically,
+# The exactness tests with AVX-512, alone, with VNNI and with BF16, on any x86-64 processor: linked statically,
 # and run by Linux on a processor that Bochs emulates. qemu knows no AVX-512, and Bochs no programs without a system.
 # Installs what is missing, which needs Debian's packages, and builds the emulator at the first run.
 #
 # AVX512_SECONDS  how long the emulator may take (default 1800)
 #
-# Arguments are names of test programs, all of whose tests are then run with both sets (`lib`: the unit tests). Without
+# Arguments are names of test programs, all of whose tests are then run with every set (`lib`: the unit tests). Without
 # any: what reaches every kernel in a few minutes, as a second of computing takes about a hundred here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,16 +24,20 @@ runs=(
     "avx512bf16 every_isa"
     "avx512bf16 exactness --skip of_few_dimensions"
     "avx512bf16 filter_terms"
+    "avx512vnni exactness"
+    "avx512vnni filter_terms"
+    "avx512vnni refusals"
     "avx512 exactness"
     "avx512 small_d"
     "avx512 refusals"
     "avx512 bounds matrix"
-    "avx512 codes product::a_search_loses product::what_follows"
+    "avx512 codes product::a_search_loses"
+    "avx512 codes product::what_follows"
     "avx512 lib backend::cpu --skip labels_follow_codewords_that_wander"
 )
 if [ $# -gt 0 ]; then
     runs=()
-    for isa in avx512bf16 avx512; do
+    for isa in avx512bf16 avx512vnni avx512; do
         for program in "$@"; do runs+=("$isa $program"); done
     done
 fi
@@ -129,7 +133,7 @@ run() {
     echo "avx512: end $set $name $code"
 }
 INIT
-    echo "export CODEWORD_TEST_SCALE=small CODEWORD_TEST_REQUIRE=avx512bf16,avx512,avx2 RUST_BACKTRACE=0"
+    echo "export CODEWORD_TEST_SCALE=small CODEWORD_TEST_REQUIRE=avx512bf16,avx512vnni,avx512,avx2 RUST_BACKTRACE=0"
     printf 'run %s\n' "${runs[@]}"
     # The script ends the emulator at this line.
     echo 'echo "avx512: done"'

@@ -59,8 +59,8 @@ HEAD
 ## Hot loops
 
 Innermost loops of the filter kernels, from the machine code of the same program; no check compares them. A multiply-add is
-16 f32 products with AVX-512, 8 with AVX2, 32 of bf16 with AVX-512 BF16; 16 of 16-bit integers with AVX2, whose sums take an
-addition each.
+16 f32 products with AVX-512, 8 with AVX2, 32 of bf16 with AVX-512 BF16, 32 of 16-bit integers with AVX-512 VNNI; 16 of these
+with AVX2, whose sums take an addition each.
 
 LOOPS
     scripts/hot_loops.py "$program"

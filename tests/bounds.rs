@@ -88,7 +88,10 @@ fn the_exact_distance_matrix_is_the_real_numbers_rounded_once() {
 fn the_distance_matrix_by_norms_stays_within_its_bound_and_is_never_nan() {
     // Three sums of d products, each within d u of its absolute value, then three roundings more:
     // (d + 8) u (|z| + |e|)^2. Where a squared norm overflows, the direct form takes over.
-    for (n, k, d) in [(17, 40, 9), (23, 9, 140)] {
+    // Whole tiles and panels and what is left of them, one dimension, one codeword, and dimensions around the 512 that are summed
+    // in one go.
+    let shapes = [(17, 40, 9), (23, 9, 140), (13, 33, 1), (7, 1, 5), (7, 33, 511), (7, 17, 513), (5, 18, 1031)];
+    for (n, k, d) in shapes {
         for case in cases::adversarial(n, k, d) {
             let (x, e) = (case.x.view(), case.codewords.view());
             let exact = reference::pairwise(x, e);
@@ -117,14 +120,15 @@ fn the_distance_matrix_by_norms_stays_within_its_bound_and_is_never_nan() {
 }
 
 #[test]
-fn a_distance_matrix_too_large_for_caches_is_that_of_its_rows() {
-    // More codewords than are scored at a time, rows of a length that no register divides, and codewords that repeat others.
+fn a_distance_matrix_of_many_codewords_is_that_of_its_rows() {
+    // More codewords than are scored at a time, rows of a length that no register divides, and codewords that repeat others, with
+    // more after them.
     let (n, d) = (2100, 3);
     let mut numbers = Numbers::new(33);
     let x = matrix(numbers.gaussians(n * d), n, d);
     for (k, copies) in [(2003, 0), (1500, 503)] {
-        let mut e = numbers.gaussians(k * d);
-        e.extend_from_within(..copies * d);
+        let mut e = numbers.gaussians((k + copies) * d);
+        e.copy_within(..copies * d, k / 2 * d);
         let codebook = codebook(MatrixView::new(&e, k + copies, d).unwrap());
         let all = pairwise_sq_l2(x.view(), &codebook, Precision::Fast).unwrap();
         for first in (0..n).step_by(100) {
@@ -141,4 +145,15 @@ fn a_distance_matrix_too_large_for_caches_is_that_of_its_rows() {
             }
         }
     }
+}
+
+#[test]
+fn no_codeword_is_less_than_no_distance_away_in_the_distance_matrix() {
+    // Every row is a codeword: the norms and the product cancel, and what rounding left of them has any sign.
+    let (k, d) = (64, 37);
+    let e = matrix(Numbers::new(34).gaussians(k * d), k, d);
+    let got = pairwise_sq_l2(e.view(), &codebook(e.view()), Precision::Fast).unwrap();
+    let own: Vec<f32> = (0..k).map(|i| got.view().row(i)[i]).collect();
+    assert!(own.iter().all(|&distance| distance >= 0.0), "{own:?}");
+    assert!(own.iter().filter(|&&distance| distance > 0.0).count() > k / 8, "nothing was rounded: {own:?}");
 }

@@ -25,7 +25,7 @@ fn labels_and_distances_are_exact_on_every_isa() {
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     println!("instruction sets of this machine: {}", available.join(", "));
     assert!(available.contains(&"portable"));
-    for isa in Isa::ALL.map(Isa::name) {
+    for isa in Isa::ALL.iter().map(|isa| isa.name()) {
         if available.contains(&isa) {
             let output = child("as_child_compare_with_exact_arithmetic", isa);
             assert_done(isa, &output, &format!("exact on {isa}"));

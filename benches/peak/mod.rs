@@ -36,7 +36,7 @@ pub fn gflops() -> Option<f64> {
     fma_chain().map(best_of)
 }
 
-/// The same of products of 16-bit integers that are added up in 32 bits, where the crate forms labels of these.
+/// The same of products of 16-bit integers that are added up in 32 bits, with AVX2, where the crate forms labels of these.
 pub fn integer_gops() -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     if codeword::Isa::selected().ok()? == codeword::Isa::Avx2 {

@@ -7,8 +7,8 @@ pub enum Precision {
     #[default]
     Exact,
     /// The best score of one rounded pass, the lowest index among equal scores. May differ from device to device. On the
-    /// CPU that pass is f32, so that [`Precision::Exact`] is the faster of the two up to 16 dimensions, and with
-    /// [`Isa::Avx512Bf16`](crate::Isa::Avx512Bf16); on a GPU that takes tensor cores it ranks products of f16,
+    /// CPU that pass is f32, so that [`Precision::Exact`] is the faster of the two up to 16 dimensions, and where it multiplies
+    /// integers or bf16 ([`Isa`](crate::Isa)); on a GPU that takes tensor cores it ranks products of f16,
     /// and is exact for up to 32 dimensions and 1024 codewords, which takes no longer there.
     Fast,
 }

@@ -67,7 +67,7 @@ fn table(probe: &Probe, refusals: &[Option<String>], used: &str) -> Vec<[String;
     let mut rows = vec![row("codeword", env!("CARGO_PKG_VERSION"), system)];
 
     let selected = Isa::selected();
-    for isa in Isa::ALL {
+    for &isa in Isa::ALL {
         let (value, remark) = match &selected {
             Ok(used) if *used == isa => ("used", "the environment variable CODEWORD_ISA forces another".to_string()),
             _ if isa.is_available() => ("available", String::new()),

@@ -340,7 +340,7 @@ mod avx512vnni {
     /// Panels that a tile meets at a time. 24 sums stay in registers beside two of codewords and one of a broadcast pair.
     const PANELS: usize = 2;
 
-    /// What is not among them a processor with VNNI has as well: rows and codewords are packed as with AVX2.
+    /// Rows and codewords are packed as with AVX2, which is there by check 1.
     pub static KERNELS: FixedKernels = FixedKernels {
         rows: ROWS,
         lanes: LANES,

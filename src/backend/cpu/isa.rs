@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 /// An instruction set the CPU backend has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Isa {
     /// AVX-512 F with BF16: 16 sums of pairs of bf16 for the labels of vectors of 33 to 32,768 dimensions, and f32 as
     /// [`Isa::Avx512`] for everything else.
@@ -25,7 +26,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every set there is a kernel for, the widest first.
-    pub const ALL: [Isa; 6] = [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: &[Isa] = &[Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// The name `CODEWORD_ISA` knows it by.
     pub fn name(self) -> &'static str {
@@ -45,7 +46,12 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+            Isa::Avx512Vnni => {
+                // Rows are packed as with AVX2.
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vnni")
+                    && Isa::Avx2.is_available()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f"),
             #[cfg(target_arch = "x86_64")]
@@ -60,7 +66,7 @@ impl Isa {
 
     /// The sets this processor has, the widest first.
     pub fn available() -> Vec<Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+        Isa::ALL.iter().copied().filter(|isa| isa.is_available()).collect()
     }
 
     /// The set in use: the widest available, or the one that the environment variable `CODEWORD_ISA` names.

@@ -110,8 +110,8 @@ impl Workspace {
 }
 
 /// Distances `max(0, |z|^2 - factor * score)` of the rows of a tile to the codewords of `count` panels. Factor is a power of two,
-/// and only where their product underflows it matters whether an instruction set rounds that. Rows without an expansion get
-/// any.
+/// and only where their product underflows it matters whether an instruction set rounds that. Rows without an expansion, and
+/// padding, get any, through a NaN perhaps.
 ///
 /// # Safety
 /// Checks 1 to 3, 5 and 6 of [`super::kernels`].
