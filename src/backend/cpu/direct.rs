@@ -128,15 +128,18 @@ pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
 pub(super) unsafe fn sq_l2_f64<L: Lanes>(z: &[f32], e: &[f32]) -> f64 {
     let ((z_fours, z_tail), (e_fours, e_tail)) = (z.as_chunks(), e.as_chunks());
     let ((z_head, z_rest), (e_head, e_rest)) = (z_fours.as_chunks::<4>(), e_fours.as_chunks::<4>());
-    let mut sums = [[0.0f64; 4]; 4];
-    for (z, e) in z_head.iter().zip(e_head) {
-        for part in 0..4 {
-            // SAFETY: as the caller promises.
-            sums[part] = unsafe { L::plus_squares(sums[part], &z[part], &e[part]) };
+    let mut sums = [0.0f64; 4];
+    if !z_head.is_empty() {
+        let mut parts = [sums; 4];
+        for (z, e) in z_head.iter().zip(e_head) {
+            for part in 0..4 {
+                // SAFETY: as the caller promises.
+                parts[part] = unsafe { L::plus_squares(parts[part], &z[part], &e[part]) };
+            }
         }
+        let [a, b, c, d] = parts;
+        sums = std::array::from_fn(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
     }
-    let [a, b, c, d] = sums;
-    let mut sums: [f64; 4] = std::array::from_fn(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
     for (z, e) in z_rest.iter().zip(e_rest) {
         // SAFETY: as the caller promises.
         sums = unsafe { L::plus_squares(sums, z, e) };
