@@ -64,6 +64,8 @@ struct Pass {
     stride: usize,
     /// Per row how far half the squared norms are shifted to come into its scale.
     shifts: *const i32,
+    /// Whether any.
+    is_coarser: bool,
     panels: *const i32,
     half: usize,
     /// Numbers of the panels.
@@ -116,12 +118,11 @@ impl FixedKernels {
         assert_eq!(panels.len(), count * (half + 1) * WIDTH, "check 3");
         assert_eq!(state.len(), rows * self.state_len(), "check 4");
         assert!(maxima.len() >= (first + count).div_ceil(group) * rows * self.lanes, "check 5");
+        let is_coarser = shifts.iter().any(|&shift| shift != 0);
         let (tile, shifts, panels) = (tile.as_ptr(), shifts.as_ptr(), panels.as_ptr());
-        let (state, maxima) = (state.as_mut_ptr(), maxima.as_mut_ptr());
+        let (ids, state, maxima) = (first..first + count, state.as_mut_ptr(), maxima.as_mut_ptr());
         // SAFETY: checks 1 to 5.
-        unsafe {
-            (self.best)(Pass { tile, stride, shifts, panels, half, ids: first..first + count, group, state, maxima })
-        }
+        unsafe { (self.best)(Pass { tile, stride, shifts, is_coarser, panels, half, ids, group, state, maxima }) }
     }
 
     /// Reads one row's state.
@@ -237,20 +238,15 @@ mod avx2 {
     /// Checks 1 to 5.
     #[target_feature(enable = "avx2")]
     unsafe fn best(pass: Pass) {
-        // SAFETY: as promised; by check 2 every row has its shift.
-        unsafe {
-            match (0..ROWS).all(|row| *pass.shifts.add(row) == 0) {
-                true => best_of::<false>(pass),
-                false => best_of::<true>(pass),
-            }
-        }
+        // SAFETY: as promised.
+        unsafe { if pass.is_coarser { best_of::<true>(pass) } else { best_of::<false>(pass) } }
     }
 
     /// # Safety
     /// Checks 1 to 5.
     #[inline(always)]
     unsafe fn best_of<const COARSER: bool>(pass: Pass) {
-        let Pass { tile, stride, shifts, mut panels, half, ids, group, state, maxima } = pass;
+        let Pass { tile, stride, shifts, mut panels, half, ids, group, state, maxima, .. } = pass;
         for id in ids {
             // SAFETY: by check 3 a whole panel lies ahead; by checks 4 and 5 every row has its state and its line of
             // maxima in the group of this panel.
@@ -401,13 +397,8 @@ mod avx512vnni {
     /// Checks 1 to 5.
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn best(pass: Pass) {
-        // SAFETY: as promised; by check 2 every row has its shift.
-        unsafe {
-            match (0..ROWS).all(|row| *pass.shifts.add(row) == 0) {
-                true => best_of::<false>(pass),
-                false => best_of::<true>(pass),
-            }
-        }
+        // SAFETY: as promised.
+        unsafe { if pass.is_coarser { best_of::<true>(pass) } else { best_of::<false>(pass) } }
     }
 
     /// # Safety
@@ -431,7 +422,7 @@ mod avx512vnni {
     #[allow(clippy::needless_range_loop)] // As above.
     #[inline(always)]
     unsafe fn merge<const COARSER: bool, const COUNT: usize>(pass: &mut Pass) {
-        let &mut Pass { tile, stride, shifts, panels, half, ref ids, group, state, maxima } = pass;
+        let &mut Pass { tile, stride, shifts, panels, half, ref ids, group, state, maxima, .. } = pass;
         let id = ids.start;
         // SAFETY: by check 3 COUNT panels lie ahead; by checks 4 and 5 every row has its state and its line of maxima in the
         // groups of these panels.

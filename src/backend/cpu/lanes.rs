@@ -24,7 +24,7 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn add(self, b: Self) -> Self;
-    /// Lane by lane the larger; the operands are never NaN.
+    /// Lane by lane the larger; either, or a NaN, where an operand is NaN.
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn max(self, b: Self) -> Self;
