@@ -19,13 +19,14 @@ mkdir -p "$folder"
 debian=trixie
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# Set, test program, and what of it. every_isa starts itself with every set there is; few dimensions have no use for BF16.
+# Set, test program, and what of it. every_isa starts itself with every set there is; few dimensions are the same with BF16.
 runs=(
     "avx512bf16 every_isa"
     "avx512bf16 exactness --skip of_few_dimensions"
     "avx512bf16 filter_terms"
     "avx512vnni exactness"
     "avx512vnni filter_terms"
+    "avx512vnni small_d"
     "avx512vnni refusals"
     "avx512 exactness"
     "avx512 small_d"

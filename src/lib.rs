@@ -58,10 +58,11 @@
 //!
 //! # Exactness
 //!
-//! The filter pass computes scores in f32, or from operands rounded to bf16 ([`Isa::Avx512Bf16`]) or to 16-bit integers
-//! ([`Isa::Avx512Vnni`], [`Isa::Avx2`]) where the processor multiplies those faster, or to f16 on a GPU whose tensor cores are known, together with a proven bound for what rounding
-//! can have done to each. Where the bounds leave one candidate, the row is settled: nearly all rows in f32, about three
-//! quarters of random ones in bf16, 89 and more of 100 in integers, 95 of 100 in f16. The others are looked at again with finer arithmetic over the
+//! The filter pass computes scores in f32, or where the processor multiplies those faster from operands rounded to 16-bit
+//! integers ([`Isa::Avx512Vnni`], [`Isa::Avx2`]) or, for codewords of very different lengths, to bf16 ([`Isa::Avx512Bf16`]), or
+//! to f16 on a GPU whose tensor cores are known, together with a proven bound for what rounding
+//! can have done to each. Where the bounds leave one candidate, the row is settled: nearly all rows in f32, 89 and more of 100
+//! random ones in integers, three quarters in bf16, 95 of 100 in f16. The others are looked at again with finer arithmetic over the
 //! candidates left: direct f32 sums, f64 sums, and at last exact sums, which decide real-number ties. [`AssignStats`] counts
 //! the rows that each tier settled.
 //! [`Precision::Fast`] skips all of that and is never chosen unless named.

@@ -43,6 +43,17 @@ pub fn every_tier(n: usize, k: usize, d: usize) -> Case {
     Case { name: format!("every tier {n} x {k} x {d}"), x: matrix(x, n, d), codewords: matrix(codewords, k, d) }
 }
 
+/// The same with one codeword more, so long that integers of one unit do not suit the codebook, as far as f32 goes.
+pub fn stretched(case: Case) -> Case {
+    let (k, d) = (case.codewords.rows(), case.codewords.cols());
+    let mut codewords = case.codewords.as_slice().to_vec();
+    let largest = codewords.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    codewords.extend(
+        (0..d).map(|t| if t % 2 == 0 { largest } else { -largest }).map(|v| (64.0 * v).clamp(f32::MIN, f32::MAX)),
+    );
+    Case { name: format!("{}, stretched", case.name), x: case.x, codewords: matrix(codewords, k + 1, d) }
+}
+
 /// The f32 `by` steps away from zero, in bit patterns.
 pub fn step(value: f32, by: i32) -> f32 {
     let magnitude = (value.abs().to_bits() as i32 + by).clamp(0, f32::MAX.to_bits() as i32);

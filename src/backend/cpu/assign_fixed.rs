@@ -8,7 +8,6 @@ use super::blocks::BLOCK_FLOATS;
 use super::fixed_kernels::WIDTH;
 use super::fixed_panels::FixedPanels;
 use super::fixed_rows::FixedRows;
-use super::groups::Groups;
 use super::kernels::Kernels;
 use super::rows::RowKind;
 use crate::backend::Precision;
@@ -26,7 +25,7 @@ impl Packed for FixedPanels {
     }
 
     fn block_rows(&self) -> usize {
-        let words = self.half() + Groups::of(self.count()).count * self.fixed_kernels.lanes;
+        let words = self.half() + self.groups().count * self.fixed_kernels.lanes;
         (BLOCK_FLOATS / words).clamp(1, 4096).next_multiple_of(self.fixed_kernels.rows)
     }
 }
@@ -52,7 +51,7 @@ impl Pass for PassFixed {
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
     fn run(&mut self, panels: &FixedPanels) {
-        let (kernels, groups) = (panels.fixed_kernels, Groups::of(panels.count()));
+        let (kernels, groups) = (panels.fixed_kernels, panels.groups());
         let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * kernels.rows * kernels.lanes);
         let state = kernels.rows * kernels.state_len();
         self.state.resize(tiles * state, 0);
@@ -78,7 +77,7 @@ impl Pass for PassFixed {
     }
 
     fn candidates(&mut self, panels: &FixedPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
-        let (kernels, groups) = (panels.fixed_kernels, Groups::of(panels.count()));
+        let (kernels, groups) = (panels.fixed_kernels, panels.groups());
         let per_tile = groups.count * kernels.rows * kernels.lanes;
         for &(i, limit) in rows {
             let maxima = &self.maxima[i / kernels.rows * per_tile..][..per_tile];

@@ -27,7 +27,7 @@ impl Packed for PairPanels {
 
     fn block_rows(&self) -> usize {
         // With the maxima of their scores: beside a run of panels they stay in a second-level cache of 1 MiB.
-        let words = self.depth() + Groups::of(self.count()).count * LANES;
+        let words = self.depth() + Groups::of(self.count(), 1).count * LANES;
         (2 * BLOCK_FLOATS / words).clamp(1, 4096).next_multiple_of(ROWS)
     }
 }
@@ -53,7 +53,7 @@ impl Pass for PassPairs {
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
     fn run(&mut self, panels: &PairPanels) {
-        let (kernels, groups) = (panels.pair_kernels, Groups::of(panels.count()));
+        let (kernels, groups) = (panels.pair_kernels, Groups::of(panels.count(), 1));
         let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * ROWS * LANES);
         self.state.resize(tiles * ROWS * STATE, 0.0);
         panels.kernels.reset(&mut self.state);
@@ -80,7 +80,7 @@ impl Pass for PassPairs {
     }
 
     fn candidates(&mut self, panels: &PairPanels, rows: &[(usize, f64)], mut each: impl FnMut(usize, &mut Vec<u32>)) {
-        let groups = Groups::of(panels.count());
+        let groups = Groups::of(panels.count(), 1);
         let per_tile = groups.count * ROWS * LANES;
         for &(i, limit) in rows {
             let maxima = &self.maxima[i / ROWS * per_tile..][..per_tile];

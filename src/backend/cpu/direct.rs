@@ -103,8 +103,11 @@ unsafe fn sq_distances_of<L: Lanes, const D: usize>(
 }
 
 /// Sixteen sums, each over every sixteenth element.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
+pub(super) unsafe fn sq_l2_f32<L: Lanes>(z: &[f32], e: &[f32]) -> f32 {
     let mut sums = [0.0f32; 16];
     let (z_head, z_tail) = z.as_chunks::<16>();
     let (e_head, e_tail) = e.as_chunks::<16>();
@@ -117,7 +120,14 @@ pub(super) fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
     for (lane, (z, e)) in z_tail.iter().zip(e_tail).enumerate() {
         sums[lane] += (z - e) * (z - e);
     }
-    sums.iter().sum()
+    // SAFETY: as the caller promises; every register of sums ends within them.
+    unsafe {
+        let mut total = L::load(sums.as_ptr());
+        for register in 1..sums.len() / L::WIDTH {
+            total = total.add(L::load(sums.as_ptr().add(register * L::WIDTH)));
+        }
+        total.total()
+    }
 }
 
 /// As [`sq_l2_f32`], in f64: four times four sums; what is left of the dimensions by fours.

@@ -3,8 +3,7 @@
 //! Sums of 32 bits have no rounding of their own: all that a score can be off is what [`super::fixed_panels`] took off
 //! the operands. Two multiplications with an addition each do what four fused multiply-adds of f32 do, and a processor
 //! with three or four vector units for integers and two for multiply-adds does the former sooner. VNNI has both in one
-//! instruction, for twice the products of a fused multiply-add. (Its kernel is tested on an emulated processor and has never been
-//! timed.)
+//! instruction, for twice the products of a fused multiply-add: as many as bf16 has, which leave ten times as many rows open.
 //!
 //! The low half of a score says next to nothing about its rank, so that the number of its register takes that place: a
 //! maximum of such keys knows where it comes from.
@@ -36,6 +35,8 @@ pub(super) struct FixedKernels {
     pub rows: usize,
     /// Lanes of a register, a divisor of WIDTH.
     pub lanes: usize,
+    /// Panels that a tile meets at a time: a run of panels begins with a multiple, a group has a multiple.
+    pub panels: usize,
     best: BestFn,
     read: unsafe fn(state: *const i32) -> BestKeys,
     pack_rows: RowsFn,
@@ -83,7 +84,7 @@ impl FixedKernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if isa.is_available() => Some(&avx2::KERNELS),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni if isa.is_available() => Some(&avx512vnni::KERNELS),
+            Isa::Avx512Bf16 | Isa::Avx512Vnni if isa.is_available() => Some(&avx512vnni::KERNELS),
             _ => None,
         }
     }
@@ -118,6 +119,7 @@ impl FixedKernels {
         assert_eq!(panels.len(), count * (half + 1) * WIDTH, "check 3");
         assert_eq!(state.len(), rows * self.state_len(), "check 4");
         assert!(maxima.len() >= (first + count).div_ceil(group) * rows * self.lanes, "check 5");
+        debug_assert!(first.is_multiple_of(self.panels) && group.is_multiple_of(self.panels));
         let is_coarser = shifts.iter().any(|&shift| shift != 0);
         let (tile, shifts, panels) = (tile.as_ptr(), shifts.as_ptr(), panels.as_ptr());
         let (ids, state, maxima) = (first..first + count, state.as_mut_ptr(), maxima.as_mut_ptr());
@@ -191,7 +193,7 @@ mod avx2 {
     const LANES: usize = 8;
 
     pub static KERNELS: FixedKernels =
-        FixedKernels { rows: ROWS, lanes: LANES, best, read, pack_rows, quantize_codeword, hits };
+        FixedKernels { rows: ROWS, lanes: LANES, panels: 1, best, read, pack_rows, quantize_codeword, hits };
 
     /// Scores of a tile against a panel; no row is in a scale of its own unless `COARSER`. Ten sums stay in registers beside two of codewords, a broadcast pair and a
     /// product.
@@ -303,7 +305,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn pack_rows(
+    unsafe fn pack_rows(
         x: MatrixView<'_, f32>,
         terms: Terms<'_>,
         centred: &mut [f32],
@@ -311,11 +313,12 @@ mod avx2 {
         shifts: &mut [i32],
         bounds: &mut [f32],
     ) {
-        fixed_rows::pack_rows(x, terms, centred, out, shifts, bounds)
+        // SAFETY: check 1.
+        unsafe { fixed_rows::pack_rows::<__m256>(x, terms, centred, out, shifts, bounds) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
+    unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
         fixed_panels::quantize(row, mean, scale, out)
     }
 
@@ -327,25 +330,20 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni {
+    use super::super::{fixed_panels, fixed_rows};
     use super::*;
     use std::arch::x86_64::*;
 
-    const ROWS: usize = 12;
+    const ROWS: usize = 6;
     /// A register is a panel.
     const LANES: usize = 16;
-    /// Panels that a tile meets at a time. 24 sums stay in registers beside two of codewords and one of a broadcast pair.
-    const PANELS: usize = 2;
+    /// Panels that a tile meets at a time. 24 sums stay in registers beside four of codewords and one of a broadcast pair.
+    /// 12 rows by 2 panels take a tenth longer at 32 dimensions, for twice the states that are read and written, and as
+    /// long from 128 on.
+    const PANELS: usize = 4;
 
-    /// Rows and codewords are packed as with AVX2, which is there by check 1.
-    pub static KERNELS: FixedKernels = FixedKernels {
-        rows: ROWS,
-        lanes: LANES,
-        best,
-        read,
-        pack_rows: avx2::pack_rows,
-        quantize_codeword: avx2::quantize_codeword,
-        hits,
-    };
+    pub static KERNELS: FixedKernels =
+        FixedKernels { rows: ROWS, lanes: LANES, panels: PANELS, best, read, pack_rows, quantize_codeword, hits };
 
     /// Scores of a tile against COUNT panels, `next` words from one to the next; no row is in a scale of its own unless
     /// `COARSER`.
@@ -405,56 +403,86 @@ mod avx512vnni {
     /// Checks 1 to 5.
     #[inline(always)]
     unsafe fn best_of<const COARSER: bool>(mut pass: Pass) {
-        while pass.ids.len() >= PANELS {
-            // SAFETY: as promised, and so many panels are left.
-            unsafe { merge::<COARSER, PANELS>(&mut pass) };
-        }
-        while !pass.ids.is_empty() {
-            // SAFETY: likewise.
-            unsafe { merge::<COARSER, 1>(&mut pass) };
+        // SAFETY: as promised, and so many panels are left.
+        unsafe {
+            while pass.ids.len() >= PANELS {
+                merge::<COARSER, PANELS>(&mut pass);
+            }
+            match pass.ids.len() {
+                3 => merge::<COARSER, 3>(&mut pass),
+                2 => merge::<COARSER, 2>(&mut pass),
+                1 => merge::<COARSER, 1>(&mut pass),
+                _ => (),
+            }
         }
     }
 
-    /// Merges the keys of the next COUNT panels.
+    /// Merges the keys of the next COUNT panels, which are of one group.
     ///
     /// # Safety
     /// Checks 1 to 5; there are as many.
-    #[allow(clippy::needless_range_loop)] // As above.
     #[inline(always)]
     unsafe fn merge<const COARSER: bool, const COUNT: usize>(pass: &mut Pass) {
         let &mut Pass { tile, stride, shifts, panels, half, ref ids, group, state, maxima, .. } = pass;
         let id = ids.start;
         // SAFETY: by check 3 COUNT panels lie ahead; by checks 4 and 5 every row has its state and its line of maxima in the
-        // groups of these panels.
+        // group of these panels.
         unsafe {
-            let scores = dot::<COARSER, COUNT>(tile, stride, shifts, panels, half);
-            let high = _mm512_set1_epi32(!0xffff);
-            let (mut registers, mut lines, mut joins) = ([high; COUNT], [maxima; COUNT], [0; COUNT]);
-            for panel in 0..COUNT {
-                registers[panel] = _mm512_set1_epi32((id + panel) as i32);
-                lines[panel] = maxima.add((id + panel) / group * ROWS * LANES);
-                // Every lane, but for the first panel of a group.
-                joins[panel] = if (id + panel) % group != 0 { u16::MAX } else { 0 };
-            }
-            for row in 0..ROWS {
-                let state = state.add(row * 2 * LANES);
-                let mut best = _mm512_loadu_si512(state.cast());
-                let mut second = _mm512_loadu_si512(state.add(LANES).cast());
-                for panel in 0..COUNT {
-                    // The low half of the score from the number of its register: (score & high) | register.
-                    let key = _mm512_ternarylogic_epi32::<0xea>(scores[row][panel], high, registers[panel]);
-                    second = _mm512_max_epi32(second, _mm512_min_epi32(key, best));
-                    best = _mm512_max_epi32(best, key);
-                    let line = lines[panel].add(row * LANES).cast();
-                    let most = _mm512_mask_max_epi32(key, joins[panel], key, _mm512_loadu_si512(line));
-                    _mm512_storeu_si512(line, most);
-                }
-                _mm512_storeu_si512(state.cast(), best);
-                _mm512_storeu_si512(state.add(LANES).cast(), second);
-            }
+            let [a, b, c, d, e, f] = dot::<COARSER, COUNT>(tile, stride, shifts, panels, half);
+            let line = maxima.add(id / group * ROWS * LANES);
+            // Every lane, but for the first panels of a group.
+            let to = Merge { id, state, line, joins: if id % group != 0 { u16::MAX } else { 0 } };
+            // Written out: in a loop that is not unrolled the sums would go through memory.
+            merge_row(a, 0, &to);
+            merge_row(b, 1, &to);
+            merge_row(c, 2, &to);
+            merge_row(d, 3, &to);
+            merge_row(e, 4, &to);
+            merge_row(f, 5, &to);
             pass.panels = panels.add(COUNT * (half + 1) * WIDTH);
         }
         pass.ids.start += COUNT;
+    }
+
+    /// What the scores of a tile against panels are merged into.
+    struct Merge {
+        /// Number of the first panel.
+        id: usize,
+        state: *mut i32,
+        /// Maxima of the panels' group, and the lanes in which there are some already.
+        line: *mut i32,
+        joins: __mmask16,
+    }
+
+    /// Merges the scores of a row.
+    ///
+    /// # Safety
+    /// Check 1; state and line have two and one register for every row up to this.
+    #[allow(clippy::needless_range_loop)] // As above.
+    #[inline(always)]
+    unsafe fn merge_row<const COUNT: usize>(scores: [__m512i; COUNT], row: usize, to: &Merge) {
+        // SAFETY: as promised.
+        unsafe {
+            let (state, line) = (to.state.add(row * 2 * LANES), to.line.add(row * LANES));
+            // The low half of every score from the number of its register: (score & high) | register.
+            let (mut keys, high) = (scores, _mm512_set1_epi32(!0xffff));
+            for panel in 0..COUNT {
+                let register = _mm512_set1_epi32((to.id + panel) as i32);
+                keys[panel] = _mm512_ternarylogic_epi32::<0xea>(scores[panel], high, register);
+            }
+            let best = _mm512_loadu_si512(state.cast());
+            let mut second = _mm512_loadu_si512(state.add(LANES).cast());
+            let mut largest = keys[0];
+            for panel in 1..COUNT {
+                second = _mm512_max_epi32(second, _mm512_min_epi32(keys[panel], largest));
+                largest = _mm512_max_epi32(largest, keys[panel]);
+            }
+            second = _mm512_max_epi32(second, _mm512_min_epi32(best, largest));
+            _mm512_storeu_si512(state.cast(), _mm512_max_epi32(best, largest));
+            _mm512_storeu_si512(state.add(LANES).cast(), second);
+            let most = _mm512_mask_max_epi32(largest, to.joins, largest, _mm512_loadu_si512(line.cast()));
+            _mm512_storeu_si512(line.cast(), most);
+        }
     }
 
     /// Merges the lanes of one row's state.
@@ -472,6 +500,24 @@ mod avx512vnni {
         // Where two lanes hold it, neither's second is the runner-up.
         let runner_up = if holds.is_power_of_two() { others } else { key };
         BestKeys { key, position: register_of(key) * LANES + holds.trailing_zeros() as usize, runner_up }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn pack_rows(
+        x: MatrixView<'_, f32>,
+        terms: Terms<'_>,
+        centred: &mut [f32],
+        out: &mut [i16],
+        shifts: &mut [i32],
+        bounds: &mut [f32],
+    ) {
+        // SAFETY: check 1.
+        unsafe { fixed_rows::pack_rows::<__m512>(x, terms, centred, out, shifts, bounds) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn quantize_codeword(row: &[f32], mean: &[f32], scale: f32, out: &mut [i16]) -> SqNorms {
+        fixed_panels::quantize(row, mean, scale, out)
     }
 
     #[target_feature(enable = "avx512f")]

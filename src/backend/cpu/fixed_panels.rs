@@ -29,6 +29,7 @@
 use super::centre::{grain, lane_sum, mean_of};
 use super::fixed_kernels::{FixedKernels, PADDING, REGISTERS, WIDTH};
 use super::fixed_rows::{STEP, Terms};
+use super::groups::Groups;
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
 use crate::matrix::MatrixView;
@@ -120,10 +121,15 @@ impl FixedPanels {
         self.labels.len().div_ceil(WIDTH)
     }
 
-    /// Runs of panels of about `words` words with the number of their first.
+    /// How panels are grouped.
+    pub fn groups(&self) -> Groups {
+        Groups::of(self.count(), self.fixed_kernels.panels)
+    }
+
+    /// Runs of panels of about `words` words with the number of their first, one that the kernel begins with.
     pub fn runs(&self, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
         let panel = (self.half() + 1) * WIDTH;
-        let per_run = (words / panel).max(1);
+        let per_run = (words / panel).max(1).next_multiple_of(self.fixed_kernels.panels);
         self.packed.chunks(per_run * panel).enumerate().map(move |(run, panels)| (run * per_run, panels))
     }
 

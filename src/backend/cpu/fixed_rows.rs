@@ -2,7 +2,8 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::{FixedPanels, NORM, OFF, to_integer};
-use super::rows::{MAX_SHIFT, RowKind, power_of_two, shift_of};
+use super::lanes::Lanes;
+use super::rows::{MAX_SHIFT, RowKind, power_of_two, prefetch, shift_of};
 use crate::matrix::{Element, MatrixView};
 
 /// Half a squared norm has no more bits.
@@ -11,6 +12,8 @@ pub(super) const MAX_COARSER: i32 = 31;
 pub(super) const STEP: usize = 32;
 /// Rows that are packed together: what is measured of them fills a register.
 pub(super) const GROUP: usize = 8;
+/// Bytes of rows that are on their way from memory while others are packed.
+const AHEAD: usize = 8192;
 /// What a few roundings of f32 can take off: more than 32 of them.
 const UP: f32 = 1.0 + 1.0 / 262_144.0;
 
@@ -58,7 +61,10 @@ impl FixedRows {
         self.centred.resize(GROUP * self.row_len, 0.0);
         let groups = self.rows.chunks_mut(GROUP * self.row_len).zip(self.shifts.chunks_mut(GROUP));
         let groups = groups.zip(self.bounds.chunks_mut(GROUP).zip(self.kinds.chunks_mut(GROUP)));
+        let ahead = AHEAD.div_ceil(GROUP * size_of::<T>() * panels.d) * GROUP;
         for (i, ((out, shifts), (bounds, kinds))) in groups.enumerate() {
+            let soon = i * GROUP + ahead;
+            (soon..n.min(soon + GROUP)).for_each(|row| prefetch(x.row(row)));
             let x = x.block(i * GROUP..n.min((i + 1) * GROUP)).as_f32(&mut self.wide);
             panels.fixed_kernels.pack_rows(x, panels.terms(), &mut self.centred, out, shifts, bounds);
             for (row, (kind, bound)) in kinds.iter_mut().zip(bounds).enumerate() {
@@ -83,10 +89,13 @@ impl FixedRows {
 /// off: infinite for a row with a component that is not finite, or not after centring.
 ///
 /// A row is scaled so that its norm is [`NORM`] at most after rounding, or as the codebook where it is shorter. The terms of
-/// its bound are f32, rounded less often than [`UP`] allows; a sum of d squares is off by a factor 1 + (d + 4) 2^-23 at most,
+/// its bound are f32, rounded less often than [`UP`] allows; a sum of d squares in any order is off by a factor 1 + (d + 4) 2^-23 at most,
 /// and by d squares below 2^-149, which are lost.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) fn pack_rows(
+pub(super) unsafe fn pack_rows<L: Lanes>(
     x: MatrixView<'_, f32>,
     terms: Terms<'_>,
     centred: &mut [f32],
@@ -101,7 +110,8 @@ pub(super) fn pack_rows(
     // besides that all components are finite.
     let (mut own, mut sums, mut is_finite) = ([0i32; GROUP], [1.0f32; GROUP], [true; GROUP]);
     for (i, centred) in centred.chunks_exact_mut(row_len).enumerate().take(n) {
-        sums[i] = centre(x.row(i), terms.mean, centred);
+        // SAFETY: as the caller promises.
+        sums[i] = unsafe { centre::<L>(x.row(i), terms.mean, centred) };
         if !(1e-25..1e25).contains(&sums[i]) {
             (own[i], sums[i], is_finite[i]) = measure(centred);
         }
@@ -120,7 +130,8 @@ pub(super) fn pack_rows(
     }
     let mut residuals = [0.0f32; GROUP];
     for (i, (centred, out)) in centred.chunks_exact(row_len).zip(out.chunks_exact_mut(row_len)).enumerate().take(n) {
-        residuals[i] = quantize(centred, scales[i], out);
+        // SAFETY: as the caller promises.
+        residuals[i] = unsafe { quantize::<L>(centred, scales[i], out) };
     }
     let mut found = [0.0f32; GROUP];
     for i in 0..GROUP {
@@ -147,8 +158,11 @@ fn measure(centred: &[f32]) -> (i32, f32, bool) {
 
 /// Writes `row - mean`, each difference rounded once, in whole steps with zeros after the row, and returns the sum of their
 /// squares: f32 squares in f32 sums.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-fn centre(row: &[f32], mean: &[f32], out: &mut [f32]) -> f32 {
+unsafe fn centre<L: Lanes>(row: &[f32], mean: &[f32], out: &mut [f32]) -> f32 {
     let mut sums = [0.0f32; STEP];
     let ((means, _), (out, _)) = (mean.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
     let (steps, rest) = row.as_chunks::<STEP>();
@@ -160,7 +174,8 @@ fn centre(row: &[f32], mean: &[f32], out: &mut [f32]) -> f32 {
         values[..rest.len()].copy_from_slice(rest);
         out[steps.len()] = centre_step(values, &means[steps.len()], &mut sums);
     }
-    sum(sums)
+    // SAFETY: as the caller promises.
+    unsafe { sum::<L>(sums) }
 }
 
 #[inline(always)]
@@ -182,14 +197,17 @@ fn sq_norm(row: &[f32], scale: f32) -> f32 {
             sums[lane] += value * value;
         }
     }
-    sum(sums)
+    sums.iter().sum()
 }
 
 /// Scales a centred row of whole steps, rounds it to the integers of `out`, and returns the squared norm of what rounding
 /// took off: f32 squares in f32 sums. The differences are exact: below 2^15 the integer part is a multiple of a value's
 /// last bit.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-fn quantize(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
+unsafe fn quantize<L: Lanes>(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
     let mut sums = [0.0f32; STEP];
     let ((steps, _), (out, _)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
     for (values, out) in steps.iter().zip(out) {
@@ -200,16 +218,23 @@ fn quantize(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
             sums[lane] = (value - rounded).mul_add(value - rounded, sums[lane]);
         }
     }
-    sum(sums)
+    // SAFETY: as the caller promises.
+    unsafe { sum::<L>(sums) }
 }
 
-/// The sum, in halves: no term waits for all before it.
+/// The sum: left to itself, the compiler takes the lanes apart.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
 #[inline(always)]
-fn sum(mut lanes: [f32; STEP]) -> f32 {
-    for half in [16, 8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
+unsafe fn sum<L: Lanes>(lanes: [f32; STEP]) -> f32 {
+    const { assert!(STEP.is_multiple_of(L::WIDTH)) }
+    // SAFETY: as the caller promises; every register of lanes ends within them.
+    unsafe {
+        let mut sums = L::load(lanes.as_ptr());
+        for register in 1..STEP / L::WIDTH {
+            sums = sums.add(L::load(lanes.as_ptr().add(register * L::WIDTH)));
         }
+        sums.total()
     }
-    lanes[0]
 }

@@ -15,9 +15,9 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// Of so many panels.
-    pub fn of(panels: usize) -> Groups {
-        let group = panels.div_ceil(GROUPS).max(1);
+    /// Of so many panels, for a kernel that looks at `at_once` of them at a time: groups are whole multiples of these.
+    pub fn of(panels: usize, at_once: usize) -> Groups {
+        let group = panels.div_ceil(GROUPS).max(1).next_multiple_of(at_once);
         Groups { panels: group, count: panels.div_ceil(group) }
     }
 

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isa {
-    /// AVX-512 F with BF16: 16 sums of pairs of bf16 for the labels of vectors of 33 to 32,768 dimensions, and f32 as
-    /// [`Isa::Avx512`] for everything else.
+    /// AVX-512 F with VNNI and BF16: all of [`Isa::Avx512Vnni`], and 32 products of bf16 for labels of vectors of 33 to 32,768
+    /// dimensions where codewords are of such different lengths that one unit of integers does not suit them.
     Avx512Bf16,
-    /// AVX-512 F with VNNI: 32 products of 16-bit integers for most labels of vectors of 17 to 32,768 dimensions, and f32 as
+    /// AVX-512 F with VNNI: 32 products of 16-bit integers for most labels of vectors of 5 to 32,768 dimensions, and f32 as
     /// [`Isa::Avx512`] for everything else.
     Avx512Vnni,
     /// AVX-512 F: 16 lanes of f32.
@@ -44,10 +44,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+            Isa::Avx512Bf16 => Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
-                // Rows are packed as with AVX2.
+                // Some kernels are those of AVX2.
                 is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512vnni")
                     && Isa::Avx2.is_available()

@@ -236,7 +236,8 @@ macro_rules! stamp {
 
             #[target_feature(enable = $features)]
             unsafe fn sq_l2_f32(z: &[f32], e: &[f32]) -> f32 {
-                direct::sq_l2_f32(z, e)
+                // SAFETY: check 1.
+                unsafe { direct::sq_l2_f32::<$lanes>(z, e) }
             }
 
             #[target_feature(enable = $features)]
@@ -302,7 +303,7 @@ static PORTABLE: Kernels = Kernels {
     scores: filter::scores::<Plain, 4, 2>,
     read: filter::read::<{ <Plain as Lanes>::WIDTH }>,
     sq_l2_f64: direct::sq_l2_f64::<Plain>,
-    sq_l2_f32: direct::sq_l2_f32,
+    sq_l2_f32: direct::sq_l2_f32::<Plain>,
     sq_distances: direct::sq_distances::<Plain>,
     centre_row: rows::centre_row,
     scale_row: rows::scale_row,

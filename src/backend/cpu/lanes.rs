@@ -44,6 +44,10 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn least(self) -> f32;
+    /// The sum of all lanes, in some order.
+    /// # Safety
+    /// The processor has this instruction set.
+    unsafe fn total(self) -> f32;
     /// A bit for every lane that is `limit` or less.
     /// # Safety
     /// The processor has this instruction set.
@@ -133,6 +137,14 @@ mod x86 {
             unsafe { _mm512_reduce_min_ps(self) }
         }
         #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            // SAFETY: the caller has AVX-512 F, which implies AVX2.
+            unsafe {
+                let high = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(self, self));
+                _mm256_add_ps(_mm512_castps512_ps256(self), high).total()
+            }
+        }
+        #[inline(always)]
         unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
             // SAFETY: AVX-512 F implies AVX2 and FMA.
             unsafe { plus_squares(sums, z, e) }
@@ -198,6 +210,15 @@ mod x86 {
                 let four = _mm_min_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
                 let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_min_ps(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            // SAFETY: the caller has AVX2.
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ps(two, _mm_movehdup_ps(two)))
             }
         }
         #[inline(always)]
@@ -271,6 +292,11 @@ mod arm {
             unsafe { vminvq_f32(self) }
         }
         #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            // SAFETY: the caller has NEON.
+            unsafe { vaddvq_f32(self) }
+        }
+        #[inline(always)]
         unsafe fn up_to(self, limit: Self) -> u32 {
             // SAFETY: the caller has NEON; an array of 4 values is read.
             unsafe { vaddvq_u32(vandq_u32(vcleq_f32(self, limit), vld1q_u32([1, 2, 4, 8].as_ptr()))) }
@@ -333,6 +359,10 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn least(self) -> f32 {
         self.0.into_iter().fold(f32::INFINITY, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
     }
     #[inline(always)]
     unsafe fn up_to(self, limit: Self) -> u32 {

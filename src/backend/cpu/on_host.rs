@@ -37,10 +37,10 @@ enum Form {
     Small(SmallPanels),
     /// The same over pairs of 16-bit integers, where the instruction set multiplies them sooner.
     SmallFixed(SmallFixedPanels),
-    /// Pairs of bf16, where the instruction set multiplies them.
-    Pairs(PairPanels),
     /// Pairs of 16-bit integers, likewise.
     Fixed(FixedPanels),
+    /// Pairs of bf16, where the instruction set multiplies them and codewords of very different lengths have no unit in common.
+    Pairs(PairPanels),
     /// The f32 panels.
     F32,
 }
@@ -59,12 +59,13 @@ impl Form {
         if let Some(small) = SmallPanels::new(codewords, &labels, kernels, SmallKernels::of(isa)) {
             return Form::Small(small);
         }
-        if let Some(pairs) = PairKernels::of(isa).and_then(|pairs| PairPanels::new(codewords, &labels, kernels, pairs))
-        {
-            return Form::Pairs(pairs);
+        let fixed = FixedKernels::of(isa);
+        if let Some(fixed) = fixed.and_then(|fixed| FixedPanels::new(codewords, &labels, kernels, fixed)) {
+            return Form::Fixed(fixed);
         }
-        let fixed = FixedKernels::of(isa).and_then(|fixed| FixedPanels::new(codewords, &labels, kernels, fixed));
-        fixed.map_or(Form::F32, Form::Fixed)
+        let pairs = PairKernels::of(isa);
+        let pairs = pairs.and_then(|pairs| PairPanels::new(codewords, &labels, kernels, pairs));
+        pairs.map_or(Form::F32, Form::Pairs)
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) fn panel_len(half: usize) -> usize {
 
 /// The kernels of one instruction set.
 pub(super) struct SmallFixedKernels {
+    /// Dimensions from which they are faster than f32.
+    pub min_d: usize,
     best: unsafe fn(Tile<'_>, panels: &[i32], ids: Range<i32>, low: i32, state: &mut [i32]),
     values: unsafe fn(Tile<'_>, panels: &[i32], values: &mut [i32]),
     place: PlaceFn,
@@ -88,6 +90,8 @@ impl SmallFixedKernels {
             // Check 1.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if isa.is_available() => Some(&avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 | Isa::Avx512Vnni if isa.is_available() => Some(&avx512vnni::KERNELS),
             _ => None,
         }
     }
@@ -168,7 +172,7 @@ mod avx2 {
     use super::*;
     use std::arch::x86_64::*;
 
-    pub static KERNELS: SmallFixedKernels = SmallFixedKernels { best, values, place, nearest, above };
+    pub static KERNELS: SmallFixedKernels = SmallFixedKernels { min_d: 7, best, values, place, nearest, above };
 
     /// ROWS words.
     ///
@@ -290,8 +294,23 @@ mod avx2 {
         shifts: &mut [i32],
         bounds: &mut [f32],
     ) {
+        // SAFETY: the caller made the checks.
+        unsafe { place_any(x, terms, steps, tile, shifts, bounds) }
+    }
+
+    /// # Safety
+    /// Checks 1 and 5.
+    #[inline(always)]
+    pub(super) unsafe fn place_any(
+        x: MatrixView<'_, f32>,
+        terms: Terms<'_>,
+        steps: &mut [f32],
+        tile: &mut [i32],
+        shifts: &mut [i32],
+        bounds: &mut [f32],
+    ) {
         let d = terms.mean.len();
-        // SAFETY: checks 1 and 5. Known depths unroll.
+        // SAFETY: as promised. Known depths unroll.
         unsafe {
             match d {
                 8 => transpose(x, 8, steps),
@@ -349,7 +368,22 @@ mod avx2 {
         certain: &mut [u32],
         positions: &mut [u32],
     ) {
-        // SAFETY: the caller made the checks. Known depths unroll.
+        // SAFETY: the caller made the checks.
+        unsafe { nearest_any(tile, panels, state, bounds, certain, positions) }
+    }
+
+    /// # Safety
+    /// Checks 1 to 3.
+    #[inline(always)]
+    pub(super) unsafe fn nearest_any(
+        tile: Tile<'_>,
+        panels: Panels<'_>,
+        state: &[i32],
+        bounds: &[f32],
+        certain: &mut [u32],
+        positions: &mut [u32],
+    ) {
+        // SAFETY: as promised. Known depths unroll.
         unsafe {
             match tile.half() {
                 4 => nearest_of(tile, 4, panels, state, bounds, certain, positions),
@@ -389,8 +423,9 @@ mod avx2 {
             }
         }
     }
+
     #[target_feature(enable = "avx2")]
-    unsafe fn above(tile: Tile<'_>, row: usize, panel: &[i32], limit: i32) -> u32 {
+    pub(super) unsafe fn above(tile: Tile<'_>, row: usize, panel: &[i32], limit: i32) -> u32 {
         // SAFETY: the caller made the checks.
         unsafe { lanes_above(tile, tile.half(), row, panel, limit) }
     }
@@ -410,5 +445,126 @@ mod avx2 {
             let above = _mm256_cmpgt_epi32(sums, _mm256_set1_epi32(limit));
             _mm256_movemask_ps(_mm256_castsi256_ps(above)) as u32
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// A codeword of a panel is looked for as with AVX2: a register of its is a panel.
+    pub static KERNELS: SmallFixedKernels =
+        SmallFixedKernels { min_d: 5, best, values, place, nearest, above: avx2::above };
+
+    /// The largest sum of a panel for every row of a tile. No row is in a scale of its own unless `COARSER`. All codewords at
+    /// once: as many sums must be on their way, for one takes four cycles and two begin in each.
+    ///
+    /// # Safety
+    /// Checks 1 to 3; `panel` is one of the panels.
+    #[inline(always)]
+    unsafe fn value<const COARSER: bool>(tile: *const i32, shifts: __m512i, panel: *const i32, half: usize) -> __m512i {
+        // SAFETY: t < half, so every read of the tile lies within its half * ROWS words and every one of a panel within
+        // its (half + 1) * PANEL.
+        unsafe {
+            let mut sums = [_mm512_setzero_si512(); PANEL];
+            for j in 0..PANEL {
+                let negated = _mm512_set1_epi32(*panel.add(j));
+                sums[j] = if COARSER { _mm512_srav_epi32(negated, shifts) } else { negated };
+            }
+            for t in 0..half {
+                let z = _mm512_loadu_si512(tile.add(t * ROWS).cast());
+                for j in 0..PANEL {
+                    let e = _mm512_set1_epi32(*panel.add((t + 1) * PANEL + j));
+                    sums[j] = _mm512_dpwssd_epi32(sums[j], z, e);
+                }
+            }
+            let [a, b, c, d, e, f, g, h] = sums;
+            let low = _mm512_max_epi32(_mm512_max_epi32(a, b), _mm512_max_epi32(c, d));
+            let high = _mm512_max_epi32(_mm512_max_epi32(e, f), _mm512_max_epi32(g, h));
+            _mm512_max_epi32(low, high)
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn best(tile: Tile<'_>, panels: &[i32], ids: Range<i32>, low: i32, state: &mut [i32]) {
+        // SAFETY: checks 1 to 4. Known depths unroll.
+        unsafe {
+            match (tile.shifts.iter().all(|&shift| shift == 0), tile.half()) {
+                (true, 4) => best_of::<false>(tile, 4, panels, ids, low, state),
+                (true, 8) => best_of::<false>(tile, 8, panels, ids, low, state),
+                (true, half) => best_of::<false>(tile, half, panels, ids, low, state),
+                (false, half) => best_of::<true>(tile, half, panels, ids, low, state),
+            }
+        }
+    }
+
+    /// # Safety
+    /// Checks 1 to 4; `half` is that of the tile.
+    #[inline(always)]
+    unsafe fn best_of<const COARSER: bool>(
+        tile: Tile<'_>,
+        half: usize,
+        panels: &[i32],
+        ids: Range<i32>,
+        low: i32,
+        state: &mut [i32],
+    ) {
+        let state = state.as_mut_ptr();
+        // SAFETY: by check 3 a whole panel lies ahead for every id; by check 4 the state has two values for every row.
+        unsafe {
+            let (shifts, high) = (_mm512_loadu_si512(tile.shifts.as_ptr().cast()), _mm512_set1_epi32(!low));
+            let (mut best, mut second) = (_mm512_loadu_si512(state.cast()), _mm512_loadu_si512(state.add(ROWS).cast()));
+            let mut panel = panels.as_ptr();
+            for id in ids {
+                let most = value::<COARSER>(tile.pairs.as_ptr(), shifts, panel, half);
+                // (most & high) | id.
+                let key = _mm512_ternarylogic_epi32::<0xea>(most, high, _mm512_set1_epi32(id));
+                second = _mm512_max_epi32(second, _mm512_min_epi32(best, key));
+                best = _mm512_max_epi32(best, key);
+                panel = panel.add(panel_len(half));
+            }
+            _mm512_storeu_si512(state.cast(), best);
+            _mm512_storeu_si512(state.add(ROWS).cast(), second);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn values(tile: Tile<'_>, panels: &[i32], values: &mut [i32]) {
+        let half = tile.half();
+        for (panel, values) in panels.chunks_exact(panel_len(half)).zip(values.chunks_exact_mut(ROWS)) {
+            // SAFETY: a whole panel, by check 3; ROWS values to write.
+            unsafe {
+                let shifts = _mm512_loadu_si512(tile.shifts.as_ptr().cast());
+                let most = value::<true>(tile.pairs.as_ptr(), shifts, panel.as_ptr(), half);
+                _mm512_storeu_si512(values.as_mut_ptr().cast(), most);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn place(
+        x: MatrixView<'_, f32>,
+        terms: Terms<'_>,
+        steps: &mut [f32],
+        tile: &mut [i32],
+        shifts: &mut [i32],
+        bounds: &mut [f32],
+    ) {
+        // SAFETY: the caller made the checks.
+        unsafe { avx2::place_any(x, terms, steps, tile, shifts, bounds) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn nearest(
+        tile: Tile<'_>,
+        panels: Panels<'_>,
+        state: &[i32],
+        bounds: &[f32],
+        certain: &mut [u32],
+        positions: &mut [u32],
+    ) {
+        // SAFETY: the caller made the checks.
+        unsafe { avx2::nearest_any(tile, panels, state, bounds, certain, positions) }
     }
 }

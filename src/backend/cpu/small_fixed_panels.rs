@@ -14,8 +14,6 @@ use super::small_fixed_rows::{MAX_D, Terms};
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
 
-/// Dimensions from which this pass is the faster one.
-const MIN_D: usize = 7;
 /// Codewords from which it is: fewer are one panel of [`super::small_panels`], which needs no sums.
 const MIN_K: usize = 17;
 /// Panels whose numbers leave the sums enough to say.
@@ -47,7 +45,7 @@ impl SmallFixedPanels {
         fixed_kernels: &'static SmallFixedKernels,
     ) -> Option<SmallFixedPanels> {
         let d = codewords.cols();
-        if !(MIN_D..=MAX_D).contains(&d) || codewords.rows() < MIN_K {
+        if !(fixed_kernels.min_d..=MAX_D).contains(&d) || codewords.rows() < MIN_K {
             return None;
         }
         let count = labels.len().div_ceil(PANEL);
