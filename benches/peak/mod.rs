@@ -36,13 +36,21 @@ pub fn gflops() -> Option<f64> {
     fma_chain().map(best_of)
 }
 
-/// The same of products of 16-bit integers that are added up in 32 bits, with AVX2, where the crate forms labels of these.
+/// The same of products of 16-bit integers that are added up in 32 bits, where the crate forms labels of these.
 pub fn integer_gops() -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if codeword::Isa::selected().ok()? == codeword::Isa::Avx2 {
-        // SAFETY: it is available where it is selected.
-        return Some(best_of((|steps| unsafe { avx2_integers(steps) }, 10 * 16 * 2)));
+    {
+        use codeword::Isa;
+        let chain: (Chain, u64) = match Isa::selected().ok()? {
+            // SAFETY: it is available where one of these is selected.
+            Isa::Avx512Bf16 | Isa::Avx512Vnni => (|steps| unsafe { vnni_integers(steps) }, 12 * 32 * 2),
+            // SAFETY: likewise.
+            Isa::Avx2 => (|steps| unsafe { avx2_integers(steps) }, 10 * 16 * 2),
+            _ => return None,
+        };
+        return Some(best_of(chain));
     }
+    #[allow(unreachable_code)]
     None
 }
 
@@ -75,7 +83,7 @@ fn fma_chain() -> Option<(Chain, u64)> {
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: avx512f was just found.
-            return Some((|steps| unsafe { avx512(steps) }, 16 * 16 * 2));
+            return Some((|steps| unsafe { avx512(steps) }, 12 * 16 * 2));
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: avx2 and fma were just found.
@@ -96,7 +104,8 @@ fn avx512(steps: u64) -> f32 {
     use std::arch::x86_64::*;
     // The sums stay near 2: x <- x / 2 + 1.
     let (half, one) = (_mm512_set1_ps(std::hint::black_box(0.5)), _mm512_set1_ps(std::hint::black_box(1.0)));
-    let mut sums = [one; 16];
+    // Of 16 the compiler keeps some in memory.
+    let mut sums = [one; 12];
     for _ in 0..steps {
         for sum in &mut sums {
             *sum = _mm512_fmadd_ps(*sum, half, one);
@@ -131,6 +140,20 @@ fn avx2_integers(steps: u64) -> f32 {
         }
     }
     sums.into_iter().map(|sum| _mm256_cvtsi256_si32(sum) as f32).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn vnni_integers(steps: u64) -> f32 {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm512_set1_epi16(std::hint::black_box(3)), _mm512_set1_epi16(std::hint::black_box(1)));
+    let mut sums = [a; 12];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_dpwssd_epi32(*sum, a, b);
+        }
+    }
+    sums.into_iter().map(|sum| _mm512_reduce_add_epi32(sum) as f32).sum()
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -7,12 +7,12 @@
 //! 4. the state holds `rows * 3 * lanes` values, or the scores `rows * stride` values with
 //!    `stride >= panels * width`;
 //! 5. there are the two last steps of depth, and an expansion for each of `rows`;
-//! 6. of `rows` rows, each `stride` after the one before, `out` holds `panels * width` values.
+//! 6. of `rows` rows, each `stride` after the one before, `out` holds `panels * width` values;
+//! 7. there are `rows` scales, and rows and steps of a tile are `rows * d` values each.
 
 use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::rows::RowScale;
 use super::{accumulate, direct, filter, pairwise_sq_l2, rows};
 use crate::matrix::MatrixView;
 
@@ -31,7 +31,8 @@ pub(super) struct Kernels {
     sq_l2_f32: DirectFn<f32>,
     sq_distances: DistancesFn,
     centre_row: CentreFn,
-    scale_row: ScaleFn,
+    sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
+    fill_tile: unsafe fn(rows: *const f32, d: usize, scales: &[f32], steps: *mut f32),
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
     distances: TileDistancesFn,
@@ -53,7 +54,6 @@ type TileDistancesFn = unsafe fn(
     out: *mut f32,
     stride: usize,
 );
-type ScaleFn = unsafe fn(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32;
 
 impl Kernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
@@ -144,10 +144,17 @@ impl Kernels {
         unsafe { (self.centre_row)(row, mean, out) }
     }
 
-    /// See [`rows::scale_row`].
-    pub fn scale_row(&self, row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
+    /// See [`rows::sq_norm`].
+    pub fn sq_norm(&self, row: &[f32], scale: f32) -> f32 {
         // SAFETY: check 1.
-        unsafe { (self.scale_row)(row, scale, tile, stride) }
+        unsafe { (self.sq_norm)(row, scale) }
+    }
+
+    /// See [`rows::fill_tile`].
+    pub fn fill_tile(&self, rows: &[f32], d: usize, scales: &[f32], steps: &mut [f32]) {
+        assert_eq!((scales.len(), rows.len(), steps.len()), (self.rows, self.rows * d, self.rows * d), "check 7");
+        // SAFETY: checks 1 and 7.
+        unsafe { (self.fill_tile)(rows.as_ptr(), d, scales, steps.as_mut_ptr()) }
     }
 
     /// See [`accumulate::add_row`].
@@ -205,7 +212,8 @@ macro_rules! stamp {
                 sq_l2_f32,
                 sq_distances,
                 centre_row,
-                scale_row,
+                sq_norm,
+                fill_tile,
                 add_row,
                 add_weighted_row,
                 distances,
@@ -257,8 +265,14 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
-                rows::scale_row(row, scale, tile, stride)
+            unsafe fn sq_norm(row: &[f32], scale: f32) -> f32 {
+                rows::sq_norm(row, scale)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn fill_tile(from: *const f32, d: usize, scales: &[f32], steps: *mut f32) {
+                // SAFETY: the caller made the checks.
+                unsafe { rows::fill_tile::<$lanes, $rows>(from, d, scales, steps) }
             }
 
             #[target_feature(enable = $features)]
@@ -306,7 +320,8 @@ static PORTABLE: Kernels = Kernels {
     sq_l2_f32: direct::sq_l2_f32::<Plain>,
     sq_distances: direct::sq_distances::<Plain>,
     centre_row: rows::centre_row,
-    scale_row: rows::scale_row,
+    sq_norm: rows::sq_norm,
+    fill_tile: rows::fill_tile::<Plain, 4>,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
     distances: pairwise_sq_l2::distances::<Plain, 4, 2>,

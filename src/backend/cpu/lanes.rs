@@ -52,6 +52,13 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn up_to(self, limit: Self) -> u32;
+    /// Columns as rows.
+    /// # Safety
+    /// The processor has this instruction set.
+    #[inline(always)]
+    unsafe fn transpose(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        std::array::from_fn(|row| std::array::from_fn(|column| block[column][row]))
+    }
     /// f64 sums with the square of a difference more each, which may be rounded or not.
     /// # Safety
     /// The processor has this instruction set.
@@ -81,6 +88,19 @@ mod x86 {
             let mut to = [0.0; 4];
             _mm256_storeu_pd(to.as_mut_ptr(), _mm256_fmadd_pd(difference, difference, _mm256_loadu_pd(sums.as_ptr())));
             to
+        }
+    }
+
+    /// [`Lanes::transpose`] by shuffles: left to itself, the compiler moves one value after the other.
+    /// # Safety
+    /// None: every x86-64 processor has SSE.
+    #[inline(always)]
+    unsafe fn transpose(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        // SAFETY: arrays of four values are read and written.
+        unsafe {
+            let [mut a, mut b, mut c, mut d] = block.map(|row| _mm_loadu_ps(row.as_ptr()));
+            _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+            std::mem::transmute::<[__m128; 4], [[f32; 4]; 4]>([a, b, c, d])
         }
     }
 
@@ -143,6 +163,11 @@ mod x86 {
                 let high = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(self, self));
                 _mm256_add_ps(_mm512_castps512_ps256(self), high).total()
             }
+        }
+        #[inline(always)]
+        unsafe fn transpose(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+            // SAFETY: it asks for nothing.
+            unsafe { transpose(block) }
         }
         #[inline(always)]
         unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {
@@ -220,6 +245,11 @@ mod x86 {
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ps(two, _mm_movehdup_ps(two)))
             }
+        }
+        #[inline(always)]
+        unsafe fn transpose(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+            // SAFETY: it asks for nothing.
+            unsafe { transpose(block) }
         }
         #[inline(always)]
         unsafe fn plus_squares(sums: [f64; 4], z: &[f32; 4], e: &[f32; 4]) -> [f64; 4] {

@@ -1,16 +1,9 @@
 //! Rows on their way into the filter pass: centred, scaled by a power of two, laid out as tiles.
+#![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what becomes vectors.
 
+use super::lanes::Lanes;
 use super::panels::Panels;
 use crate::matrix::{Element, MatrixView};
-
-/// What a row is multiplied with; both are powers of two, so nothing rounds but underflow.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RowScale {
-    /// Brings the row's largest magnitude to [1, 4): its norm is measured there.
-    pub measure: f32,
-    /// Brings it into the tile; at most `measure`: a row much shorter than the codewords keeps their scale.
-    pub tile: f32,
-}
 
 /// Largest exponent that a scale undoes; beyond, values are subnormal or the scale itself would not fit.
 pub(super) const MAX_SHIFT: i32 = 126;
@@ -62,26 +55,61 @@ pub(super) fn centre_row(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> 
     largest
 }
 
-/// Writes the scaled row down a column of the tile, `stride` values from step to step, and returns the sum of its
-/// squares in the scale of `scale.measure`.
+/// The sum of the squares of a row in another scale.
 #[inline(always)]
-pub(super) fn scale_row(row: &[f32], scale: RowScale, tile: &mut [f32], stride: usize) -> f32 {
+pub(super) fn sq_norm(row: &[f32], scale: f32) -> f32 {
     let mut sums = [0.0f32; 16];
     let (head, tail) = row.as_chunks::<16>();
     for values in head {
         for lane in 0..16 {
-            let value = values[lane] * scale.measure;
+            let value = values[lane] * scale;
             sums[lane] += value * value;
         }
     }
     for (lane, value) in tail.iter().enumerate() {
-        let value = value * scale.measure;
+        let value = value * scale;
         sums[lane] += value * value;
     }
-    for (&value, to) in row.iter().zip(tile.iter_mut().step_by(stride)) {
-        *to = value * scale.tile;
-    }
     sums.iter().sum()
+}
+
+/// Writes rows, `[ROWS][d]`, each times its scale, as steps of a tile, `[d][ROWS]`: four rows and four steps at a time.
+///
+/// # Safety
+/// Checks 1 and 7 of [`super::kernels`].
+#[inline(always)]
+pub(super) unsafe fn fill_tile<L: Lanes, const ROWS: usize>(
+    rows: *const f32,
+    d: usize,
+    scales: &[f32],
+    steps: *mut f32,
+) {
+    let mut of_row = [0.0; ROWS];
+    of_row.copy_from_slice(scales);
+    let (four_rows, four_steps) = (ROWS - ROWS % 4, d - d % 4);
+    for row in (0..four_rows).step_by(4) {
+        for t in (0..four_steps).step_by(4) {
+            // SAFETY: row + 3 < ROWS and t + 3 < d, so that all reads and writes lie within ROWS * d values.
+            unsafe {
+                let mut block = [[0.0; 4]; 4];
+                for i in 0..4 {
+                    block[i] =
+                        rows.add((row + i) * d + t).cast::<[f32; 4]>().read().map(|value| value * of_row[row + i]);
+                }
+                let block = L::transpose(block);
+                for i in 0..4 {
+                    steps.add((t + i) * ROWS + row).cast::<[f32; 4]>().write(block[i]);
+                }
+            }
+        }
+    }
+    for row in 0..ROWS {
+        let done = if row < four_rows { four_steps } else { 0 };
+        for t in done..d {
+            // SAFETY: row < ROWS and t < d.
+            unsafe { *steps.add(t * ROWS + row) = *rows.add(row * d + t) * of_row[row] };
+        }
+    }
 }
 
 /// The square root of a rounded sum of `d` rounded squares, times `factor`, rounded up to what the real norm can be
@@ -133,7 +161,9 @@ pub(super) struct PackedRows {
     /// Squared norm, and twice the factor from the tile's scores to real ones, where f32 can hold them.
     expansions: Vec<Option<(f32, f32)>>,
     pub kinds: Vec<RowKind>,
+    /// Of a tile, `[rows][d]` and `[rows]`.
     centred: Vec<f32>,
+    scales: Vec<f32>,
     wide: Vec<f32>,
 }
 
@@ -151,41 +181,54 @@ pub(super) const SHRINK: f32 = 1.0 - 4.0 * (f32::EPSILON / 2.0);
 
 impl PackedRows {
     pub fn pack<T: Element>(&mut self, x: MatrixView<'_, T>, panels: &Panels, score: Score) {
-        let (kernels, depth, d) = (panels.kernels, panels.depth(), panels.d);
-        let n = x.rows();
-        self.tile_len = depth * kernels.rows;
-        self.tiles.clear();
-        self.tiles.resize(n.div_ceil(kernels.rows) * self.tile_len, 0.0);
+        let (kernels, d, n) = (panels.kernels, panels.d, x.rows());
+        let tile_rows = kernels.rows;
+        self.tile_len = panels.depth() * tile_rows;
+        self.tiles.resize(n.div_ceil(tile_rows) * self.tile_len, 0.0);
         self.norms.clear();
         self.ratios.clear();
         self.kinds.clear();
         self.expansions.clear();
-        self.centred.resize(d, 0.0);
-        for i in 0..n {
-            let row = T::as_f32(x.row(i), &mut self.wide);
-            let magnitude = kernels.centre_row(row, panels.mean.as_deref(), &mut self.centred);
-            let (kind, own, shift) = place(row, magnitude, panels.shift);
-            let column = &mut self.tiles[i / kernels.rows * self.tile_len..][..self.tile_len][i % kernels.rows..];
-            let (mut norm, mut ratio, mut expansion) = (0.0, 1.0, None);
-            if kind == RowKind::Packed {
-                let scale = RowScale { measure: power_of_two(own), tile: power_of_two(shift) };
-                let sum = kernels.scale_row(&self.centred, scale, column, kernels.rows);
-                norm = norm_up(sum, d, f64::from(scale.tile) / f64::from(scale.measure));
-                ratio = power_of_two(shift - panels.shift);
-                expansion = expansion_of(sum, own, shift, panels);
+        self.centred.resize(tile_rows * d, 0.0);
+        self.scales.resize(tile_rows, 0.0);
+        for (t, tile) in self.tiles.chunks_exact_mut(self.tile_len).enumerate() {
+            let (steps, terms) = tile.split_at_mut(tile_rows * d);
+            // What an earlier tile left beyond the last row is finite: zeros with this scale.
+            self.scales.fill(0.0);
+            terms.fill(0.0);
+            let first = t * tile_rows;
+            for (row, centred) in self.centred.chunks_exact_mut(d).enumerate().take(n - first) {
+                if first + row + tile_rows < n {
+                    prefetch(x.row(first + row + tile_rows));
+                }
+                let row_of_x = T::as_f32(x.row(first + row), &mut self.wide);
+                let magnitude = kernels.centre_row(row_of_x, panels.mean.as_deref(), centred);
+                let (kind, own, shift) = place(row_of_x, magnitude, panels.shift);
+                let (mut norm, mut ratio, mut expansion) = (0.0, 1.0, None);
+                if kind == RowKind::Packed {
+                    // Powers of two: nothing rounds but underflow. The norm is measured where the largest magnitude is in [1, 4).
+                    let (measure, scale) = (power_of_two(own), power_of_two(shift));
+                    let sum = kernels.sq_norm(centred, measure);
+                    norm = norm_up(sum, d, f64::from(scale) / f64::from(measure));
+                    ratio = power_of_two(shift - panels.shift);
+                    expansion = expansion_of(sum, own, shift, panels);
+                    self.scales[row] = scale;
+                } else {
+                    centred.fill(0.0);
+                }
+                let (bound, half) = match score {
+                    Score::LowerBound => (norm, ratio * SHRINK),
+                    Score::Plain => (0.0, ratio),
+                };
+                (terms[row], terms[tile_rows + row]) = (bound, -half);
+                self.norms.push(norm);
+                self.ratios.push(ratio);
+                self.kinds.push(kind);
+                self.expansions.push(expansion);
             }
-            let (bound, half) = match score {
-                Score::LowerBound => (norm, ratio * SHRINK),
-                Score::Plain => (0.0, ratio),
-            };
-            column[d * kernels.rows] = bound;
-            column[(d + 1) * kernels.rows] = -half;
-            self.norms.push(norm);
-            self.ratios.push(ratio);
-            self.kinds.push(kind);
-            self.expansions.push(expansion);
+            kernels.fill_tile(&self.centred, d, &self.scales, steps);
         }
-        self.expansions.resize(n.next_multiple_of(kernels.rows), None);
+        self.expansions.resize(n.next_multiple_of(tile_rows), None);
     }
 
     /// What turns the plain scores of `count` rows from `first` on into squared distances: the squared norm, and the factor of
