@@ -280,3 +280,31 @@ fn a_rival_wherever_it_lies_beside_the_nearest_is_seen() {
         assert_exact(&case.name, case.x.view(), case.codewords.view());
     }
 }
+
+#[test]
+fn few_rows_among_many_codewords_are_shared_out_by_codewords() {
+    let mut numbers = Numbers::new(37);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    for (k, d, stretched) in
+        [(40_000, 64, false), (40_000, 64, true), (60_000, 13, false), (60_000, 13, true), (50_001, 18, false)]
+    {
+        let mut e = numbers.gaussians(k * d);
+        let mut x = Vec::new();
+        // Two codewords with a row between them, as near as 16 bits can not tell, in other shares; and one in its own.
+        for j in [0, 1, 777, k / 2 - 1] {
+            let near: Vec<f32> = e[j * d..][..d].iter().map(|v| v + 1e-3 * numbers.gaussian()).collect();
+            for weight in [0.3, 0.7] {
+                x.extend(e[j * d..][..d].iter().zip(&near).map(|(a, b)| a + weight * (b - a)));
+            }
+            e[(j + k / 2) * d..][..d].copy_from_slice(&near);
+        }
+        x.extend(numbers.gaussians(3 * d));
+        let n = x.len() / d;
+        let case = cases::Case { name: format!("{n} x {k} x {d}"), x: matrix(x, n, d), codewords: matrix(e, k, d) };
+        let case = if stretched { cases::stretched(case) } else { case };
+        for n in [1, 2, n] {
+            let x = case.x.view().row_range(0..n).unwrap();
+            pool.install(|| assert_assign_exact(&format!("{n} rows of {}", case.name), x, case.codewords.view()));
+        }
+    }
+}

@@ -26,8 +26,8 @@ pub(super) trait Pass: Default + Send {
     type Codebook;
     /// Packs the rows.
     fn pack<T: Element>(&mut self, codebook: &Self::Codebook, x: MatrixView<'_, T>, precision: Precision);
-    /// Scores the packed rows.
-    fn run(&mut self, codebook: &Self::Codebook);
+    /// Scores the packed rows, by up to `threads` threads.
+    fn run(&mut self, codebook: &Self::Codebook, threads: usize);
     fn kinds(&self) -> &[RowKind];
     /// The winner of row `i`, a packed one.
     fn verdict(&self, codebook: &Self::Codebook, i: usize) -> Verdict;
@@ -65,6 +65,8 @@ pub(super) fn assign<T: Element, C: Packed>(
 ) -> Result<AssignStats, usize> {
     let block = packed.block_rows();
     let first_bad = FirstBad::new(options.non_finite);
+    // Where blocks are fewer, each has several.
+    let threads = (rayon::current_num_threads() / x.rows().div_ceil(block).max(1)).max(1);
     let stats = labels
         .par_chunks_mut(block)
         .zip(sq_distances.par_chunks_mut(block))
@@ -75,7 +77,7 @@ pub(super) fn assign<T: Element, C: Packed>(
                 return AssignStats::default();
             }
             let x = x.block(start..start + labels.len());
-            let job = Job { x, codewords, packed, precision: options.precision };
+            let job = Job { x, codewords, packed, precision: options.precision, threads };
             let (stats, bad) = workspace.assign(&job, labels, sq_distances);
             if let Some(bad) = bad {
                 first_bad.report(start + bad);
@@ -91,6 +93,8 @@ struct Job<'a, T, C> {
     codewords: MatrixView<'a, f32>,
     packed: &'a C,
     precision: Precision,
+    /// For the pass over a block.
+    threads: usize,
 }
 
 /// Buffers that live as long as a thread's work.
@@ -118,7 +122,7 @@ impl<P: Pass<Codebook: Packed>> Workspace<P> {
         let are_packed = self.pass.kinds().iter().fold(true, |all, &kind| all & (kind == RowKind::Packed));
         self.again.clear();
         if packed.labels().len() > 1 {
-            self.pass.run(packed);
+            self.pass.run(packed, job.threads);
             for (i, (label, &kind)) in labels.iter_mut().zip(self.pass.kinds()).enumerate() {
                 if kind == RowKind::Packed {
                     let Verdict { position, open } = self.pass.verdict(packed, i);

@@ -56,7 +56,7 @@ impl Pass for PassBoxes {
         }
     }
 
-    fn run(&mut self, boxes: &BoxPanels) {
+    fn run(&mut self, boxes: &BoxPanels, _: usize) {
         boxes.box_kernels.search(&self.rows, boxes.boxes(), &mut self.found);
     }
 

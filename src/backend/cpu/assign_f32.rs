@@ -5,8 +5,10 @@ use super::blocks::{BLOCK_FLOATS, block_rows};
 use super::kernels::Kernels;
 use super::panels::Panels;
 use super::rows::{PackedRows, RowKind, Score};
+use super::shares;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
+use rayon::prelude::*;
 
 impl Packed for Panels {
     type Pass = PassF32;
@@ -46,15 +48,24 @@ impl Pass for PassF32 {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run(&mut self, panels: &Panels) {
-        let kernels = panels.kernels;
+    fn run(&mut self, panels: &Panels, threads: usize) {
+        let PassF32 { rows, state, .. } = self;
+        let (kernels, tiles) = (panels.kernels, rows.tiles().len());
         let per_tile = kernels.rows * kernels.state_len();
-        self.state.resize(self.rows.tiles().len() * per_tile, 0.0);
-        kernels.reset(&mut self.state);
-        for (first, run) in panels.runs(BLOCK_FLOATS) {
-            for (tile, state) in self.rows.tiles().zip(self.state.chunks_exact_mut(per_tile)) {
-                kernels.best(tile, run, panels.depth(), first, state);
+        let shares = shares::shares(threads, panels.count(), 1, panels.panel_len() * tiles * kernels.rows);
+        state.resize(shares.len() * tiles * per_tile, 0.0);
+        kernels.reset(state);
+        shares.par_iter().zip(state.par_chunks_exact_mut(tiles * per_tile)).for_each(|(share, state)| {
+            for (first, run) in panels.runs(share, BLOCK_FLOATS) {
+                for (tile, state) in rows.tiles().zip(state.chunks_exact_mut(per_tile)) {
+                    kernels.best(tile, run, panels.depth(), first, state);
+                }
             }
+        });
+        let (state, later) = state.split_at_mut(tiles * per_tile);
+        for (share, later) in shares[1..].iter().zip(later.chunks_exact(tiles * per_tile)) {
+            let first = share.start * (kernels.width / kernels.lanes);
+            shares::merge_scores(state, later, kernels.lanes, first as u32);
         }
     }
 

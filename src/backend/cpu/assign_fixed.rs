@@ -10,8 +10,10 @@ use super::fixed_panels::FixedPanels;
 use super::fixed_rows::FixedRows;
 use super::kernels::Kernels;
 use super::rows::RowKind;
+use super::shares;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
+use rayon::prelude::*;
 
 impl Packed for FixedPanels {
     type Pass = PassFixed;
@@ -50,18 +52,27 @@ impl Pass for PassFixed {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run(&mut self, panels: &FixedPanels) {
-        let (kernels, groups) = (panels.fixed_kernels, panels.groups());
-        let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * kernels.rows * kernels.lanes);
-        let state = kernels.rows * kernels.state_len();
-        self.state.resize(tiles * state, 0);
-        kernels.reset(&mut self.state);
-        self.maxima.resize(tiles * per_tile, 0);
-        for (first, run) in panels.runs(BLOCK_FLOATS) {
-            let states = self.state.chunks_exact_mut(state).zip(self.maxima.chunks_exact_mut(per_tile));
-            for ((tile, shifts), (state, maxima)) in self.rows.tiles().zip(states) {
-                kernels.best(tile, shifts, run, panels.half(), first, groups.panels, state, maxima);
+    fn run(&mut self, panels: &FixedPanels, threads: usize) {
+        let PassFixed { rows, state, maxima, .. } = self;
+        let (kernels, groups, tiles) = (panels.fixed_kernels, panels.groups(), rows.tiles().len());
+        let (per_tile, lines) = (kernels.rows * kernels.state_len(), kernels.rows * kernels.lanes);
+        let shares = shares::shares(threads, panels.count(), groups.panels, panels.panel_len() * tiles * kernels.rows);
+        state.resize(shares.len() * tiles * per_tile, 0);
+        kernels.reset(state);
+        maxima.resize(tiles * groups.count * lines, 0);
+        let lines = groups.split(maxima, &shares, lines);
+        let states = state.par_chunks_exact_mut(tiles * per_tile);
+        shares.par_iter().zip(states).zip(lines).for_each(|((share, state), mut lines)| {
+            for (first, run) in panels.runs(share, BLOCK_FLOATS) {
+                let states = state.chunks_exact_mut(per_tile).zip(&mut lines);
+                for ((tile, shifts), (state, maxima)) in rows.tiles().zip(states) {
+                    kernels.best(tile, shifts, run, panels.half(), first, groups.panels, state, maxima);
+                }
             }
+        });
+        let (state, later) = state.split_at_mut(tiles * per_tile);
+        for (share, later) in shares[1..].iter().zip(later.chunks_exact(tiles * per_tile)) {
+            shares::merge_keys(state, later, kernels.lanes, (share.start * (WIDTH / kernels.lanes)) as i32);
         }
     }
 

@@ -11,8 +11,10 @@ use super::pair_kernels::{LANES, ROWS, STATE, WIDTH};
 use super::pair_panels::PairPanels;
 use super::pair_rows::{PairRows, RowTerms};
 use super::rows::RowKind;
+use super::shares;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
+use rayon::prelude::*;
 
 impl Packed for PairPanels {
     type Pass = PassPairs;
@@ -52,17 +54,26 @@ impl Pass for PassPairs {
     }
 
     /// Runs every panel past every tile; the panels of a run stay in the cache.
-    fn run(&mut self, panels: &PairPanels) {
-        let (kernels, groups) = (panels.pair_kernels, Groups::of(panels.count(), 1));
-        let (tiles, per_tile) = (self.rows.tiles().len(), groups.count * ROWS * LANES);
-        self.state.resize(tiles * ROWS * STATE, 0.0);
-        panels.kernels.reset(&mut self.state);
-        self.maxima.resize(tiles * per_tile, 0.0);
-        for (first, run) in panels.runs(BLOCK_FLOATS) {
-            let states = self.state.chunks_exact_mut(ROWS * STATE).zip(self.maxima.chunks_exact_mut(per_tile));
-            for (tile, (state, maxima)) in self.rows.tiles().zip(states) {
-                kernels.best(tile, run, panels.depth(), first, groups.panels, state, maxima);
+    fn run(&mut self, panels: &PairPanels, threads: usize) {
+        let PassPairs { rows, state, maxima, .. } = self;
+        let (kernels, groups, tiles) = (panels.pair_kernels, Groups::of(panels.count(), 1), rows.tiles().len());
+        let shares = shares::shares(threads, panels.count(), groups.panels, panels.panel_len() * tiles * ROWS);
+        state.resize(shares.len() * tiles * ROWS * STATE, 0.0);
+        panels.kernels.reset(state);
+        maxima.resize(tiles * groups.count * ROWS * LANES, 0.0);
+        let lines = groups.split(maxima, &shares, ROWS * LANES);
+        let states = state.par_chunks_exact_mut(tiles * ROWS * STATE);
+        shares.par_iter().zip(states).zip(lines).for_each(|((share, state), mut lines)| {
+            for (first, run) in panels.runs(share, BLOCK_FLOATS) {
+                let states = state.chunks_exact_mut(ROWS * STATE).zip(&mut lines);
+                for (tile, (state, maxima)) in rows.tiles().zip(states) {
+                    kernels.best(tile, run, panels.depth(), first, groups.panels, state, maxima);
+                }
             }
+        });
+        let (state, later) = state.split_at_mut(tiles * ROWS * STATE);
+        for (share, later) in shares[1..].iter().zip(later.chunks_exact(tiles * ROWS * STATE)) {
+            shares::merge_scores(state, later, LANES, (share.start * (WIDTH / LANES)) as u32);
         }
     }
 

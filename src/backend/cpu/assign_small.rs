@@ -6,12 +6,14 @@
 use super::assign::{Packed, Pass, Verdict};
 use super::kernels::Kernels;
 use super::rows::RowKind;
+use super::shares;
 use super::small_kernels::PANEL;
 use super::small_nearest::OPEN;
 use super::small_panels::SmallPanels;
 use super::small_rows::SmallRows;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
+use rayon::prelude::*;
 
 /// Floats of panels in a run: half of a common first-level cache, the other half is for a tile.
 pub(super) const RUN_FLOATS: usize = 4096;
@@ -66,16 +68,22 @@ impl Pass for PassSmall {
         self.rows.pack(x, panels);
     }
 
-    fn run(&mut self, panels: &SmallPanels) {
+    fn run(&mut self, panels: &SmallPanels, threads: usize) {
         let (kernels, d) = (panels.small_kernels, panels.d);
-        let per_tile = kernels.state_len();
-        let tiles = self.rows.tiles().count();
-        self.state.resize(tiles * per_tile, 0.0);
+        let (per_tile, tiles, rows) = (kernels.state_len(), self.rows.tiles().count(), &self.rows);
+        let shares = shares::shares(threads, panels.count(), 1, panels.panel_len() * tiles * kernels.rows);
+        self.state.resize(shares.len() * tiles * per_tile, 0.0);
         kernels.reset(&mut self.state);
-        for (first, run) in panels.runs(RUN_FLOATS) {
-            for ((tile, norms), state) in self.rows.tiles().zip(self.state.chunks_exact_mut(per_tile)) {
-                kernels.best(tile, norms, run, d, first, state);
+        shares.par_iter().zip(self.state.par_chunks_exact_mut(tiles * per_tile)).for_each(|(share, state)| {
+            for (first, run) in panels.runs(share, RUN_FLOATS) {
+                for ((tile, norms), state) in rows.tiles().zip(state.chunks_exact_mut(per_tile)) {
+                    kernels.best(tile, norms, run, d, first, state);
+                }
             }
+        });
+        let (state, later) = self.state.split_at_mut(tiles * per_tile);
+        for (share, later) in shares[1..].iter().zip(later.chunks_exact(tiles * per_tile)) {
+            shares::merge_scores(state, later, kernels.rows, share.start as u32);
         }
         self.certain.resize(tiles * kernels.rows, OPEN);
         self.nearest.resize(tiles * kernels.rows, OPEN);

@@ -5,12 +5,14 @@ use super::assign::{Packed, Pass, Verdict};
 use super::assign_small::{BLOCK_ROWS, RUN_FLOATS};
 use super::kernels::Kernels;
 use super::rows::RowKind;
+use super::shares;
 use super::small_fixed_kernels::{PANEL, ROWS, STATE, Tile};
 use super::small_fixed_panels::SmallFixedPanels;
 use super::small_fixed_rows::SmallFixedRows;
 use super::small_nearest::OPEN;
 use crate::backend::Precision;
 use crate::matrix::{Element, MatrixView};
+use rayon::prelude::*;
 
 impl Packed for SmallFixedPanels {
     type Pass = PassSmallFixed;
@@ -58,15 +60,22 @@ impl Pass for PassSmallFixed {
         self.rows.pack(x, panels);
     }
 
-    fn run(&mut self, panels: &SmallFixedPanels) {
+    fn run(&mut self, panels: &SmallFixedPanels, threads: usize) {
         let (kernels, low) = (panels.fixed_kernels, panels.low());
         let PassSmallFixed { rows, state, certain, nearest, .. } = self;
+        let shares = shares::shares(threads, panels.count(), 1, panels.panel_len() * rows.tiles() * ROWS);
         state.clear();
-        state.resize(rows.tiles() * STATE, i32::MIN);
-        for (first, run) in panels.runs(RUN_FLOATS) {
-            for (i, state) in state.chunks_exact_mut(STATE).enumerate() {
-                kernels.best(rows.tile(i), run, first, low, state);
+        state.resize(shares.len() * rows.tiles() * STATE, i32::MIN);
+        shares.par_iter().zip(state.par_chunks_exact_mut(rows.tiles() * STATE)).for_each(|(share, state)| {
+            for (first, run) in panels.runs(share, RUN_FLOATS) {
+                for (i, state) in state.chunks_exact_mut(STATE).enumerate() {
+                    kernels.best(rows.tile(i), run, first, low, state);
+                }
             }
+        });
+        let (state, later) = state.split_at_mut(rows.tiles() * STATE);
+        for (share, later) in shares[1..].iter().zip(later.chunks_exact(rows.tiles() * STATE)) {
+            shares::merge_keys(state, later, ROWS, share.start as i32);
         }
         certain.resize(rows.tiles() * ROWS, OPEN);
         nearest.resize(rows.tiles() * ROWS, OPEN);

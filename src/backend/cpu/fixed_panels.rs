@@ -32,8 +32,10 @@ use super::fixed_rows::{STEP, Terms};
 use super::groups::Groups;
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two};
+use super::shares;
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Dimensions from which this pass is the faster one; those of few dimensions have another.
 const MIN_D: usize = 17;
@@ -126,11 +128,14 @@ impl FixedPanels {
         Groups::of(self.count(), self.fixed_kernels.panels)
     }
 
-    /// Runs of panels of about `words` words with the number of their first, one that the kernel begins with.
-    pub fn runs(&self, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
-        let panel = (self.half() + 1) * WIDTH;
-        let per_run = (words / panel).max(1).next_multiple_of(self.fixed_kernels.panels);
-        self.packed.chunks(per_run * panel).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    /// Words of a panel.
+    pub fn panel_len(&self) -> usize {
+        (self.half() + 1) * WIDTH
+    }
+
+    /// See [`shares::runs`].
+    pub fn runs(&self, share: &Range<usize>, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
+        shares::runs(&self.packed, self.panel_len(), share, words, self.fixed_kernels.panels)
     }
 
     fn pack(&mut self, codewords: MatrixView<'_, f32>) {

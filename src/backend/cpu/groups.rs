@@ -1,6 +1,8 @@
 //! Groups of panels whose largest scores a pass keeps, lane by lane, so that the candidates of a row it leaves open do not
 //! cost another pass: a maximum that reaches the threshold stands for the codewords of one lane in a group.
 
+use std::ops::Range;
+
 /// Groups of panels, at most: the maxima of a row are as many registers. Half as many took 6 % longer with 16,384
 /// codewords of 256 dimensions, where a hit then stands for 16 codewords; twice and four times as many, no less.
 const GROUPS: usize = 128;
@@ -19,6 +21,26 @@ impl Groups {
     pub fn of(panels: usize, at_once: usize) -> Groups {
         let group = panels.div_ceil(GROUPS).max(1).next_multiple_of(at_once);
         Groups { panels: group, count: panels.div_ceil(group) }
+    }
+
+    /// Of every share of the panels, whole groups, and every tile the lines that the groups of the share have in `maxima`,
+    /// `[tiles][groups][line]`.
+    pub fn split<'a, Score>(
+        self,
+        maxima: &'a mut [Score],
+        shares: &[Range<usize>],
+        line: usize,
+    ) -> Vec<Vec<&'a mut [Score]>> {
+        let mut split: Vec<Vec<_>> =
+            shares.iter().map(|_| Vec::with_capacity(maxima.len() / (self.count * line))).collect();
+        for mut rest in maxima.chunks_exact_mut(self.count * line) {
+            for (share, lines) in shares.iter().zip(&mut split) {
+                let (mine, others) = rest.split_at_mut(share.len().div_ceil(self.panels) * line);
+                lines.push(mine);
+                rest = others;
+            }
+        }
+        split
     }
 
     /// Writes the labels that hits stand for, ascending. A hit is a group and a bit for every lane; a panel is `width`

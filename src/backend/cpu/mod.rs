@@ -8,6 +8,7 @@
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]),
 //! and its like over integers, [`assign_small_fixed`] ([`small_fixed_kernels`], [`small_fixed_panels`], [`small_fixed_rows`]),
 //! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);
+//! where rows are few, [`shares`] of the codewords go to the threads;
 //! in k-means labels follow codewords from pass to pass ([`bounds`], [`bound_kernels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
 //! [`multiply`] makes products of matrices.
@@ -48,6 +49,7 @@ mod pair_rows;
 pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
+mod shares;
 mod small_fixed_kernels;
 mod small_fixed_panels;
 mod small_fixed_rows;

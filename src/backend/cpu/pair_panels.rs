@@ -35,8 +35,10 @@ use super::kernels::Kernels;
 use super::pair_kernels::{PairKernels, WIDTH};
 use super::panels::{U, lower, relative_error, threshold};
 use super::rows::{power_of_two, shift_of};
+use super::shares;
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Dimensions from which pairs pay: with 32 they take as long as f32, for the steps that are not pairs and the second look
 /// cost what they gain; with 64 four fifths of it.
@@ -109,11 +111,14 @@ impl PairPanels {
         self.labels.len().div_ceil(WIDTH)
     }
 
-    /// Runs of panels of about `words` words with the number of their first.
-    pub fn runs(&self, words: usize) -> impl Iterator<Item = (usize, &[u32])> {
-        let panel = self.depth() * WIDTH;
-        let per_run = (words / panel).max(1);
-        self.packed.chunks(per_run * panel).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    /// Words of a panel.
+    pub fn panel_len(&self) -> usize {
+        self.depth() * WIDTH
+    }
+
+    /// See [`shares::runs`].
+    pub fn runs(&self, share: &Range<usize>, words: usize) -> impl Iterator<Item = (usize, &[u32])> {
+        shares::runs(&self.packed, self.panel_len(), share, words, 1)
     }
 
     fn pack(&mut self, codewords: MatrixView<'_, f32>) {

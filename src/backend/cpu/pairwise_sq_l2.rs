@@ -81,7 +81,7 @@ impl Workspace {
         let Workspace { rows, some, .. } = self;
         let (panels, kernels, k) = (job.panels, job.panels.kernels, job.codewords.rows());
         let (depth, width, tile_rows) = (panels.depth(), kernels.width, kernels.rows);
-        for (first, run) in panels.runs(BLOCK_FLOATS.min(RUN * depth)) {
+        for (first, run) in panels.runs(&(0..panels.count()), BLOCK_FLOATS.min(RUN * depth)) {
             let (first, padded) = (first * width, run.len() / depth);
             // Without the padding.
             let labels = &panels.labels[first..panels.labels.len().min(first + padded)];

@@ -22,8 +22,10 @@ use super::centre::{distinct, lane_sum, largest_magnitude, mean_of};
 use super::filter::roundings;
 use super::kernels::Kernels;
 use super::rows::{MAX_SHIFT, power_of_two, shift_of};
+use super::shares;
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Unit roundoff of f32, and a hair: the bounds themselves are computed in f64.
 pub(crate) const U: f64 = 1.000_001 / 16_777_216.0;
@@ -87,16 +89,24 @@ impl Panels {
         self.labels.len().next_multiple_of(self.kernels.width)
     }
 
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.labels.len().div_ceil(self.kernels.width)
+    }
+
     /// All panels.
     pub fn all(&self) -> &[f32] {
         &self.packed
     }
 
-    /// Runs of panels of about `floats` values with the number of their first.
-    pub fn runs(&self, floats: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        let panel = self.depth() * self.kernels.width;
-        let per_run = (floats / panel).max(1);
-        self.packed.chunks(per_run * panel).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    /// Words of a panel.
+    pub fn panel_len(&self) -> usize {
+        self.depth() * self.kernels.width
+    }
+
+    /// See [`shares::runs`].
+    pub fn runs(&self, share: &Range<usize>, floats: usize) -> impl Iterator<Item = (usize, &[f32])> {
+        shares::runs(&self.packed, self.panel_len(), share, floats, 1)
     }
 
     fn pack(&mut self, codewords: MatrixView<'_, f32>) {

@@ -9,10 +9,12 @@
 use super::fixed_panels::{SqNorms, larger, negated_half, norms_of, pair, quantize, scale_of};
 use super::kernels::Kernels;
 use super::rows::power_of_two;
+use super::shares;
 use super::small_fixed_kernels::{PANEL, Panels, SmallFixedKernels, Tile, panel_len};
 use super::small_fixed_rows::{MAX_D, Terms};
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Codewords from which it is: fewer are one panel of [`super::small_panels`], which needs no sums.
 const MIN_K: usize = 17;
@@ -114,11 +116,14 @@ impl SmallFixedPanels {
         Panels { words: &self.packed, low: self.low(), codewords: self.labels.len() }
     }
 
-    /// Runs of panels of about `words` words with the number of their first.
-    pub fn runs(&self, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
-        let len = panel_len(self.half());
-        let per_run = (words / len).max(1);
-        self.packed.chunks(per_run * len).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    /// Words of a panel.
+    pub fn panel_len(&self) -> usize {
+        panel_len(self.half())
+    }
+
+    /// See [`shares::runs`].
+    pub fn runs(&self, share: &Range<usize>, words: usize) -> impl Iterator<Item = (usize, &[i32])> {
+        shares::runs(&self.packed, self.panel_len(), share, words, 1)
     }
 
     /// Adds the labels of a panel whose sums with row `row` of a tile are `least` or more.

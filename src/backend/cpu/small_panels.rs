@@ -24,9 +24,11 @@ use super::centre::{largest_magnitude, mean_of};
 use super::kernels::Kernels;
 use super::panels::{U, relative_error, threshold, tiny};
 use super::rows::{power_of_two, shift_of};
+use super::shares;
 use super::small_kernels::{PANEL, QUAD, SmallKernels, panel_len};
 use crate::matrix::MatrixView;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Dimensions up to which this pass is the faster one.
 const MAX_D: usize = 16;
@@ -124,11 +126,14 @@ impl SmallPanels {
         &self.packed
     }
 
-    /// Runs of panels of about `floats` values with the number of their first.
-    pub fn runs(&self, floats: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        let len = panel_len(self.d);
-        let per_run = (floats / len).max(1);
-        self.packed.chunks(per_run * len).enumerate().map(move |(run, panels)| (run * per_run, panels))
+    /// Words of a panel.
+    pub fn panel_len(&self) -> usize {
+        panel_len(self.d)
+    }
+
+    /// See [`shares::runs`].
+    pub fn runs(&self, share: &Range<usize>, floats: usize) -> impl Iterator<Item = (usize, &[f32])> {
+        shares::runs(&self.packed, self.panel_len(), share, floats, 1)
     }
 
     /// Labels of a panel.
