@@ -3,8 +3,8 @@
 //! `cargo bench --bench assign` runs the shapes below (choose some by name: `cargo bench --bench assign -- exact`).
 //! Criterion's `Gelem/s` is GFLOP/s for `assign`, `top_k` and `pairwise_sq_l2` (2 n d k operations each; what exactness
 //! costs on top is not counted) and bytes written per second for `decode`. After each operation one line gives the
-//! share of the f32 FMA peak, and with AVX2 of the peak of 16-bit products, which labels are made of, measured here and now with
-//! as many threads as rayon has.
+//! share of the f32 FMA peak, and with AVX2 or VNNI of the peak of 16-bit products, which labels are made of, measured here and
+//! now with as many threads as rayon has.
 
 mod peak;
 
@@ -15,9 +15,13 @@ use rand_chacha::ChaCha8Rng;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// n, d, k: a VQGAN codebook, SIFT-like vectors, sub-vectors of a product quantizer, tiny vectors with many codewords.
-const ASSIGN: [[usize; 3]; 4] = [[100_000, 256, 1024], [100_000, 128, 256], [200_000, 16, 256], [65_536, 4, 8192]];
+/// n, d, k: a VQGAN codebook, SIFT-like vectors, sub-vectors of a product quantizer, tiny vectors with many codewords, few
+/// vectors with very many.
+const ASSIGN: [[usize; 3]; 5] =
+    [[100_000, 256, 1024], [100_000, 128, 256], [200_000, 16, 256], [65_536, 4, 8192], [4, 64, 500_000]];
 const OTHERS: [usize; 3] = [20_000, 128, 256];
+/// Queries among a million vectors.
+const SEARCH: [usize; 3] = [100, 128, 1_000_000];
 
 /// Vectors and a codebook of one shape, made when the first benchmark asks for them.
 struct Problem {
@@ -108,6 +112,9 @@ fn main() {
     let mut problem = None;
     measure(&mut criterion, "top_k", "r=10", &mut problem, OTHERS, |p| {
         black_box(codeword::top_k(p.view(), &p.codebook, 10, AssignOptions::default()).expect("finite vectors"));
+    });
+    measure(&mut criterion, "top_k", "r=100", &mut None, SEARCH, |p| {
+        black_box(codeword::top_k(p.view(), &p.codebook, 100, AssignOptions::default()).expect("finite vectors"));
     });
     measure(&mut criterion, "pairwise_sq_l2", "fast", &mut problem, OTHERS, |p| {
         black_box(codeword::pairwise_sq_l2(p.view(), &p.codebook, Precision::Fast).expect("matching shapes"));

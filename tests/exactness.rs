@@ -306,5 +306,10 @@ fn few_rows_among_many_codewords_are_shared_out_by_codewords() {
             let x = case.x.view().row_range(0..n).unwrap();
             pool.install(|| assert_assign_exact(&format!("{n} rows of {}", case.name), x, case.codewords.view()));
         }
+        let (x, e) = (case.x.view(), case.codewords.view());
+        let (labels, sq_distances) = reference::top_k(x, e, 9);
+        let top = pool.install(|| top_k(x, &codebook(e), 9, AssignOptions::default())).unwrap();
+        assert_same_labels(&case.name, &top.labels, &labels, 9);
+        assert_same_bits(&case.name, &top.sq_distances, &sq_distances);
     }
 }

@@ -13,7 +13,7 @@
 use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::{accumulate, direct, filter, pairwise_sq_l2, rows};
+use super::{accumulate, direct, filter, pairwise_sq_l2, rows, shortlist};
 use crate::matrix::MatrixView;
 
 /// The kernels of one instruction set.
@@ -36,6 +36,7 @@ pub(super) struct Kernels {
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
     distances: TileDistancesFn,
+    at_least: unsafe fn(scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>),
 }
 
 type BestFn = unsafe fn(tile: *const f32, panels: *const f32, depth: usize, ids: std::ops::Range<u32>, state: *mut f32);
@@ -169,6 +170,12 @@ impl Kernels {
         unsafe { (self.add_weighted_row)(row, weight, sum) }
     }
 
+    /// See [`shortlist::at_least`].
+    pub fn at_least(&self, scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>) {
+        // SAFETY: check 1.
+        unsafe { (self.at_least)(scores, least, first, keys) }
+    }
+
     /// Writes the squared distances of the rows of a tile to the codewords of all panels, see [`pairwise_sq_l2::distances`];
     /// row `r` starts at `r * stride`.
     pub fn distances(
@@ -195,7 +202,7 @@ impl Kernels {
     }
 }
 
-/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`] and [`pairwise_sq_l2`] for one instruction set.
+/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`], [`pairwise_sq_l2`] and [`shortlist`] for one instruction set.
 macro_rules! stamp {
     ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
         mod $module {
@@ -217,6 +224,7 @@ macro_rules! stamp {
                 add_row,
                 add_weighted_row,
                 distances,
+                at_least,
             };
 
             #[target_feature(enable = $features)]
@@ -286,6 +294,11 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
+            unsafe fn at_least(scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>) {
+                shortlist::at_least(scores, least, first, keys)
+            }
+
+            #[target_feature(enable = $features)]
             unsafe fn distances(
                 t: *const f32,
                 p: *const f32,
@@ -325,4 +338,5 @@ static PORTABLE: Kernels = Kernels {
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
     distances: pairwise_sq_l2::distances::<Plain, 4, 2>,
+    at_least: shortlist::at_least,
 };

@@ -50,6 +50,7 @@ pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
 mod rows;
 mod shares;
+mod shortlist;
 mod small_fixed_kernels;
 mod small_fixed_panels;
 mod small_fixed_rows;

@@ -1,14 +1,25 @@
 //! The r nearest codewords of every row, by the same bounds as [`super::assign`].
+//!
+//! Scores stay in a first-level cache: a [`Shortlist`] of every row takes in those that can be among the best. Where rows are few,
+//! every thread has a share of the codewords and lists of its own, which become one.
 
-use super::blocks::{FirstBad, block_rows};
+use super::blocks::{BLOCK_FLOATS, FirstBad, block_rows};
 use super::direct::{f64_bound, f64_is_exact};
 use super::exact::{self, ExactSum, round_sq_l2};
 use super::panels::Panels;
 use super::rows::{PackedRows, RowKind, Score};
+use super::shares;
+use super::shortlist::{Shortlist, of_key};
 use crate::backend::{AssignOptions, AssignStats, Precision, SENTINEL};
 use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
 use std::cmp::Ordering;
+use std::ops::Range;
+
+/// Codewords whose scores a tile has at a time.
+const LOOK: usize = 256;
+/// Keys of the lists of a block, about: 8 MiB.
+const BLOCK_KEYS: usize = 1 << 20;
 
 /// Fills `[n, r]` labels and distances. Returns the first row that holds a NaN or an infinity, unless the options
 /// ask for sentinels. `1 <= r <= k`.
@@ -21,7 +32,8 @@ pub(crate) fn top_k<T: Element>(
     labels: &mut [u32],
     sq_distances: &mut [f32],
 ) -> Result<AssignStats, usize> {
-    let block = block_rows(panels);
+    let block = block_rows(panels).min((BLOCK_KEYS / (2 * r)).max(1).next_multiple_of(panels.kernels.rows));
+    let threads = (rayon::current_num_threads() / x.rows().div_ceil(block).max(1)).max(1);
     let first_bad = FirstBad::new(options.non_finite);
     let stats = labels
         .par_chunks_mut(block * r)
@@ -33,7 +45,9 @@ pub(crate) fn top_k<T: Element>(
                 return AssignStats::default();
             }
             let x = x.block(start..start + labels.len() / r);
-            let job = Job { x, codewords, panels, r, precision: options.precision };
+            // With repeated codewords fewer than r distinct ones can be enough; never mind, the rest is sorted out later.
+            let best = r.min(panels.len());
+            let job = Job { x, codewords, panels, r, best, precision: options.precision, threads };
             workspace.run(&job, labels, sq_distances, |bad| first_bad.report(start + bad))
         })
         .reduce(AssignStats::default, |a, b| a + b);
@@ -45,16 +59,60 @@ struct Job<'a, T> {
     codewords: MatrixView<'a, f32>,
     panels: &'a Panels,
     r: usize,
+    /// r, or all distinct codewords where these are fewer.
+    best: usize,
     precision: Precision,
+    /// For the scores of a block.
+    threads: usize,
+}
+
+impl<T: Element> Job<'_, T> {
+    /// The least score that can be among the best of row `i`, given the best so far.
+    fn least(&self, rows: &PackedRows, i: usize, best: &[u64]) -> f32 {
+        match self.precision {
+            Precision::Fast => best.iter().map(|&key| of_key(key).0).fold(f32::INFINITY, f32::min),
+            // The r-th smallest score lies below the largest upper bound of any r codewords.
+            Precision::Exact => {
+                let upper = |&key: &u64| {
+                    let (score, position) = of_key(key);
+                    self.panels.upper(position as usize, score, rows.norms[i], rows.ratios[i])
+                };
+                self.panels.threshold(best.iter().map(upper).fold(f64::NEG_INFINITY, f64::max))
+            }
+        }
+    }
+
+    /// Shows the lists of all rows the scores of a share of the panels.
+    fn scan(&self, rows: &PackedRows, share: &Range<usize>, lists: &mut [Shortlist], scores: &mut Vec<f32>) {
+        let (panels, kernels, depth) = (self.panels, self.panels.kernels, self.panels.depth());
+        let look = (LOOK / kernels.width).max(1);
+        scores.resize(kernels.rows * look * kernels.width, 0.0);
+        for (first, run) in panels.runs(share, BLOCK_FLOATS) {
+            for (t, (tile, lists)) in rows.tiles().zip(lists.chunks_mut(kernels.rows)).enumerate() {
+                for (i, some) in run.chunks(look * panels.panel_len()).enumerate() {
+                    let (stride, position) = (some.len() / depth, (share.start + first + i * look) * kernels.width);
+                    // Without the padding.
+                    let count = stride.min(panels.len() - position);
+                    kernels.scores(tile, some, depth, &mut scores[..kernels.rows * stride], stride);
+                    for (row, list) in (t * kernels.rows..).zip(lists.iter_mut()) {
+                        if rows.kinds[row] == RowKind::Packed {
+                            let scores = &scores[row % kernels.rows * stride..][..count];
+                            list.offer(kernels, scores, position as u32, self.best, |best| self.least(rows, row, best));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Buffers that live as long as a thread's work.
 #[derive(Default)]
 struct Workspace {
     rows: PackedRows,
-    scores: Vec<f32>,
-    keys: Vec<u64>,
-    order: Vec<u32>,
+    /// `[shares][rows]`.
+    lists: Vec<Shortlist>,
+    list: Shortlist,
     candidates: Vec<Candidate>,
     sum: ExactSum,
     wide: Vec<f32>,
@@ -67,14 +125,6 @@ struct Candidate {
     sq_l2: f64,
 }
 
-/// Ascending keys are descending scores, ascending positions where these are equal: numbers compare in one instruction.
-fn key(score: f32, position: u32) -> u64 {
-    // As `f32::total_cmp`; its order of signed integers is that of unsigned ones with the sign bit turned.
-    let bits = score.to_bits() as i32;
-    let ascending = (bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31;
-    u64::from(!ascending) << 32 | u64::from(position)
-}
-
 impl Workspace {
     fn run<T: Element>(
         &mut self,
@@ -83,68 +133,63 @@ impl Workspace {
         sq_distances: &mut [f32],
         mut report_bad: impl FnMut(usize),
     ) -> AssignStats {
-        let (panels, kernels) = (job.panels, job.panels.kernels);
-        let stride = panels.padded_len();
+        let (panels, n) = (job.panels, job.x.rows());
         let score = match job.precision {
             Precision::Exact => Score::LowerBound,
             Precision::Fast => Score::Plain,
         };
         self.rows.pack(job.x, panels, score);
-        self.scores.resize(kernels.rows * stride, 0.0);
+        let shares = shares::shares(job.threads, panels.count(), 1, panels.panel_len() * n);
+        self.lists.resize(shares.len() * n, Shortlist::default());
+        self.lists.iter_mut().for_each(|list| list.reset(job.best));
+        let rows = &self.rows;
+        let lists = shares.par_iter().zip(self.lists.par_chunks_mut(n));
+        lists.for_each_init(Vec::new, |scores, (share, lists)| job.scan(rows, share, lists, scores));
+
         let mut stats = AssignStats::default();
-        for t in 0..self.rows.tiles().len() {
-            let tile = self.rows.tile(t);
-            kernels.scores(tile, panels.all(), panels.depth(), &mut self.scores, stride);
-            for row in 0..kernels.rows.min(job.x.rows() - t * kernels.rows) {
-                let i = t * kernels.rows + row;
-                let labels = &mut labels[i * job.r..(i + 1) * job.r];
-                let sq_distances = &mut sq_distances[i * job.r..(i + 1) * job.r];
-                if self.rows.kinds[i] == RowKind::NonFinite {
-                    report_bad(i);
-                    labels.fill(SENTINEL);
-                    sq_distances.fill(f32::NAN);
-                    continue;
-                }
-                self.select(job, i, row * stride);
-                self.settle(job, i, labels, sq_distances, &mut stats);
+        for i in 0..n {
+            let labels = &mut labels[i * job.r..(i + 1) * job.r];
+            let sq_distances = &mut sq_distances[i * job.r..(i + 1) * job.r];
+            if self.rows.kinds[i] == RowKind::NonFinite {
+                report_bad(i);
+                labels.fill(SENTINEL);
+                sq_distances.fill(f32::NAN);
+                continue;
             }
+            self.select(job, i);
+            self.settle(job, i, labels, sq_distances, &mut stats);
         }
         stats
     }
 
-    /// Candidates of row `i`, whose scores start at `at`: every codeword that can be among the r nearest.
-    fn select<T: Element>(&mut self, job: &Job<'_, T>, i: usize, at: usize) {
-        let panels = job.panels;
-        let scores = &self.scores[at..at + panels.len()];
-        // With repeated codewords fewer than r distinct ones can be enough; never mind, the rest is sorted out later.
-        let r = job.r.min(panels.len());
-        if self.rows.kinds[i] == RowKind::Packed && r < panels.len() {
-            self.keys.clear();
-            self.keys.extend(scores.iter().zip(0..).map(|(&score, position)| key(score, position)));
-            self.keys.select_nth_unstable(r - 1);
-            self.order.clear();
-            self.order.extend(self.keys[..r].iter().map(|&key| key as u32));
-            if job.precision == Precision::Exact {
-                // The r-th smallest score lies below the largest upper bound of any r codewords.
-                let (norm, ratio) = (self.rows.norms[i], self.rows.ratios[i]);
-                let upper = |&j: &u32| panels.upper(j as usize, scores[j as usize], norm, ratio);
-                let limit = self.order.iter().map(upper).fold(f64::NEG_INFINITY, f64::max);
-                let threshold = panels.threshold(limit);
-                self.order.clear();
-                self.order.extend((0..).zip(scores).filter(|&(_, &score)| score >= threshold).map(|(j, _)| j));
+    /// Candidates of row `i`: every codeword that can be among the r nearest.
+    fn select<T: Element>(&mut self, job: &Job<'_, T>, i: usize) {
+        let Workspace { rows, lists, list, candidates, wide, .. } = self;
+        let (panels, z) = (job.panels, T::as_f32(job.x.row(i), wide));
+        candidates.clear();
+        let mut add = |position: u32, rank: Option<f32>| {
+            let codeword = job.codewords.row(panels.labels[position as usize] as usize);
+            let sq_l2 = panels.kernels.sq_l2_f64(z, codeword);
+            let rank = rank.unwrap_or(sq_l2 as f32);
+            candidates.extend(panels.twins(position as usize).map(|label| Candidate { label, rank, sq_l2 }));
+        };
+        if rows.kinds[i] == RowKind::Packed {
+            list.reset(job.best);
+            for of_share in lists[i..].iter().step_by(job.x.rows()) {
+                list.keys.extend_from_slice(&of_share.keys);
+            }
+            list.cut(job.best, |best| job.least(rows, i, best));
+            let kept = match job.precision {
+                Precision::Fast => job.best,
+                Precision::Exact => list.keys.len(),
+            };
+            for &key in &list.keys[..kept] {
+                let (score, position) = of_key(key);
+                add(position, Some(-score));
             }
         } else {
-            self.order.clear();
-            self.order.extend(0..panels.len() as u32);
-        }
-        let z = T::as_f32(job.x.row(i), &mut self.wide);
-        self.candidates.clear();
-        for &position in &self.order {
-            let codeword = job.codewords.row(panels.labels[position as usize] as usize);
-            let (sq_l2, rank) = (panels.kernels.sq_l2_f64(z, codeword), -scores[position as usize]);
-            // In Fast, a wild row has no usable scores.
-            let rank = if self.rows.kinds[i] == RowKind::Packed { rank } else { sq_l2 as f32 };
-            self.candidates.extend(panels.twins(position as usize).map(|label| Candidate { label, rank, sq_l2 }));
+            // A wild row has no usable scores.
+            (0..panels.len() as u32).for_each(|position| add(position, None));
         }
     }
 
