@@ -18,6 +18,7 @@ KERNELS = {
     "fixed_kernels::avx2::best": "pairs of integers, AVX2",
     "small_kernels::avx512::best": "few dimensions, AVX-512",
     "small_kernels::avx2::best": "few dimensions, AVX2",
+    "small_fixed_kernels::avx512vnni::best": "few dimensions, pairs of integers, AVX-512 VNNI",
     "small_fixed_kernels::avx2::best": "few dimensions, pairs of integers, AVX2",
     "kernels::avx512::scores": "all scores, AVX-512",
     "kernels::avx512::distances": "distance matrices, AVX-512",
