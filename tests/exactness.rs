@@ -282,6 +282,28 @@ fn a_rival_wherever_it_lies_beside_the_nearest_is_seen() {
 }
 
 #[test]
+fn the_nearest_of_many_codewords_that_scores_cannot_tell_apart() {
+    let mut numbers = Numbers::new(41);
+    let (n, k, d) = (30, 3000, 16);
+    let mut two_clusters = |count: usize| -> Vec<f32> {
+        let centre = |i: usize| if (i / d).is_multiple_of(2) { 1000.0 } else { -1000.0 };
+        (0..count * d).map(|i| centre(i) + 1e-3 * numbers.gaussian()).collect()
+    };
+    let (mut x, e) = (two_clusters(n), matrix(two_clusters(k), k, d));
+    // A row that has no scores, one amidst that can tell.
+    x[3 * d..4 * d].fill(3e38);
+    x[5 * d..6 * d].fill(0.0);
+    let x = matrix(x, n, d);
+    for r in [1, 40, 600] {
+        let (labels, sq_distances) = reference::top_k(x.view(), e.view(), r);
+        let top = top_k(x.view(), &codebook(e.view()), r, AssignOptions::default()).unwrap();
+        assert_same_labels("two clusters", &top.labels, &labels, r);
+        assert_same_bits("two clusters", &top.sq_distances, &sq_distances);
+        assert_eq!(total(top.stats), n as u64);
+    }
+}
+
+#[test]
 fn few_rows_among_many_codewords_are_shared_out_by_codewords() {
     let mut numbers = Numbers::new(37);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();

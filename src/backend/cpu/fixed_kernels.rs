@@ -119,7 +119,8 @@ impl FixedKernels {
         assert_eq!(panels.len(), count * (half + 1) * WIDTH, "check 3");
         assert_eq!(state.len(), rows * self.state_len(), "check 4");
         assert!(maxima.len() >= (first + count).div_ceil(group) * rows * self.lanes, "check 5");
-        debug_assert!(first.is_multiple_of(self.panels) && group.is_multiple_of(self.panels));
+        // Panels that meet a tile together are of one group.
+        assert!(first.is_multiple_of(self.panels) && group.is_multiple_of(self.panels), "whole steps");
         let is_coarser = shifts.iter().any(|&shift| shift != 0);
         let (tile, shifts, panels) = (tile.as_ptr(), shifts.as_ptr(), panels.as_ptr());
         let (ids, state, maxima) = (first..first + count, state.as_mut_ptr(), maxima.as_mut_ptr());

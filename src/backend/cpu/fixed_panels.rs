@@ -23,7 +23,7 @@
 //! A key of the kernels is this sum with its low half replaced: at most [`LOW`] below it or above.
 //!
 //! One bound for all codewords: a component is rounded by half a unit at most whatever its codeword, and the unit is
-//! that of the longest. A codebook whose longest codeword is [`SPREAD`] times as long as half of them is left to f32.
+//! that of the longest. A codebook whose longest codeword is [`SPREAD`] times as long as half of them is left to bf16 or f32.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::centre::{grain, lane_sum, mean_of};

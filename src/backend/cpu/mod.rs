@@ -4,7 +4,7 @@
 //! the other, [`blocks`] splits the rows among threads,
 //! [`assign_f32`] and [`assign_pairs`] run such a pass, the latter over pairs of bf16, which [`pair_panels`] and [`pair_rows`] pack for
 //! the units that multiply two at once ([`pair_kernels`]); [`assign_fixed`] over pairs of 16-bit integers
-//! ([`fixed_kernels`], [`fixed_panels`], [`fixed_rows`]), where there are no such units; few dimensions have a pass of their own,
+//! ([`fixed_kernels`], [`fixed_panels`], [`fixed_rows`]), wherever there are kernels for these and they suit the codebook; few dimensions have a pass of their own,
 //! [`assign_small`], with rows in the lanes ([`small_kernels`], [`small_panels`], [`small_rows`], [`small_nearest`]),
 //! and its like over integers, [`assign_small_fixed`] ([`small_fixed_kernels`], [`small_fixed_panels`], [`small_fixed_rows`]),
 //! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);

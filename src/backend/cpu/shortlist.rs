@@ -1,10 +1,13 @@
 //! The positions that can still be among the r best of a row, for [`super::top_k`]: a list that takes in scores run by run, and
-//! is cut back whenever it has doubled. What a row has seen so far tells scores that need no place in it from then on.
+//! is cut back whenever it has doubled. What a row has seen so far tells scores that need no place in it from then on. A list that
+//! grows nevertheless, for many codewords are too close to tell them apart, is given up: there is one for every row of a block.
 
 use super::kernels::Kernels;
 
 /// Keys below which a list is not worth cutting.
 const ROOM: usize = 64;
+/// A list is given up when it is so many times as long as it begins with.
+const GROWTH: usize = 8;
 
 /// Scores and positions as numbers: ascending keys are descending scores, ascending positions where these are equal.
 pub(super) fn key(score: f32, position: u32) -> u64 {
@@ -27,13 +30,18 @@ pub(super) struct Shortlist {
     least: f32,
     /// Keys at which the list is cut.
     room: usize,
+    /// Keys at which it is given up.
+    most: usize,
+    pub given_up: bool,
 }
 
 impl Shortlist {
     /// An empty list for the `r` best.
     pub fn reset(&mut self, r: usize) {
         self.keys.clear();
-        (self.least, self.room) = (f32::NEG_INFINITY, r.saturating_mul(2).max(ROOM));
+        let room = r.saturating_mul(2).max(ROOM);
+        (self.least, self.room, self.most, self.given_up) =
+            (f32::NEG_INFINITY, room, room.saturating_mul(GROWTH), false);
     }
 
     /// Takes in the scores of positions from `first` on; `least_of` says which scores are of use besides the r best, given these.
@@ -45,6 +53,9 @@ impl Shortlist {
         r: usize,
         least_of: impl FnOnce(&[u64]) -> f32,
     ) {
+        if self.given_up {
+            return;
+        }
         if self.least == f32::NEG_INFINITY {
             self.keys.extend(scores.iter().zip(first..).map(|(&score, position)| key(score, position)));
         } else {
@@ -53,6 +64,9 @@ impl Shortlist {
         if self.keys.len() >= self.room {
             self.cut(r, least_of);
             self.room = self.room.max(2 * self.keys.len());
+            if self.keys.len() > self.most {
+                (self.keys, self.given_up) = (Vec::new(), true);
+            }
         }
     }
 
@@ -122,7 +136,19 @@ mod tests {
             assert_eq!(best, all[..r], "{r} best, {run} at a time");
             // All that are as good as the last, and nothing else.
             let as_good = all.iter().filter(|&&key| of_key(key).0 >= of_key(all[r - 1]).0).count();
-            assert_eq!(list.keys.len(), as_good);
+            assert_eq!((list.keys.len(), list.given_up), (as_good, false));
         }
+    }
+
+    #[test]
+    fn a_list_of_what_cannot_be_told_apart_is_given_up() {
+        let kernels = Kernels::of(super::super::isa::Isa::Portable);
+        let mut list = Shortlist::default();
+        list.reset(3);
+        (0..100).for_each(|i| list.offer(kernels, &[1.0; 100], 100 * i, 3, |_| 1.0));
+        assert!(list.given_up && list.keys.capacity() == 0);
+        list.reset(3);
+        list.offer(kernels, &[1.0; 100], 0, 3, |_| 1.0);
+        assert!(!list.given_up && list.keys.len() == 100);
     }
 }

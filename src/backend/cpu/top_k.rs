@@ -1,7 +1,8 @@
 //! The r nearest codewords of every row, by the same bounds as [`super::assign`].
 //!
 //! Scores stay in a first-level cache: a [`Shortlist`] of every row takes in those that can be among the best. Where rows are few,
-//! every thread has a share of the codewords and lists of its own, which become one.
+//! every thread has a share of the codewords and lists of its own, which become one. Rows whose lists were given up are scored
+//! once more, a tile at a time, and have one list of all codewords in turn.
 
 use super::blocks::{BLOCK_FLOATS, FirstBad, block_rows};
 use super::direct::{f64_bound, f64_is_exact};
@@ -9,7 +10,7 @@ use super::exact::{self, ExactSum, round_sq_l2};
 use super::panels::Panels;
 use super::rows::{PackedRows, RowKind, Score};
 use super::shares;
-use super::shortlist::{Shortlist, of_key};
+use super::shortlist::{Shortlist, key, of_key};
 use crate::backend::{AssignOptions, AssignStats, Precision, SENTINEL};
 use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ use std::ops::Range;
 
 /// Codewords whose scores a tile has at a time.
 const LOOK: usize = 256;
-/// Keys of the lists of a block, about: 8 MiB.
+/// Keys that the lists of a block begin with, about, or those of a tile: 8 MiB.
 const BLOCK_KEYS: usize = 1 << 20;
 
 /// Fills `[n, r]` labels and distances. Returns the first row that holds a NaN or an infinity, unless the options
@@ -82,6 +83,15 @@ impl<T: Element> Job<'_, T> {
         }
     }
 
+    /// Adds the codeword at a position and those it stands for; without a rank, that is the distance.
+    fn candidates(&self, z: &[f32], position: u32, rank: Option<f32>, candidates: &mut Vec<Candidate>) {
+        let codeword = self.codewords.row(self.panels.labels[position as usize] as usize);
+        let sq_l2 = self.panels.kernels.sq_l2_f64(z, codeword);
+        let rank = rank.unwrap_or(sq_l2 as f32);
+        let labels = self.panels.twins(position as usize);
+        candidates.extend(labels.map(|label| Candidate { label, rank, sq_l2 }));
+    }
+
     /// Shows the lists of all rows the scores of a share of the panels.
     fn scan(&self, rows: &PackedRows, share: &Range<usize>, lists: &mut [Shortlist], scores: &mut Vec<f32>) {
         let (panels, kernels, depth) = (self.panels, self.panels.kernels, self.panels.depth());
@@ -113,6 +123,9 @@ struct Workspace {
     /// `[shares][rows]`.
     lists: Vec<Shortlist>,
     list: Shortlist,
+    again: Vec<usize>,
+    tile: Vec<f32>,
+    scores: Vec<f32>,
     candidates: Vec<Candidate>,
     sum: ExactSum,
     wide: Vec<f32>,
@@ -147,50 +160,76 @@ impl Workspace {
         lists.for_each_init(Vec::new, |scores, (share, lists)| job.scan(rows, share, lists, scores));
 
         let mut stats = AssignStats::default();
+        self.again.clear();
         for i in 0..n {
-            let labels = &mut labels[i * job.r..(i + 1) * job.r];
-            let sq_distances = &mut sq_distances[i * job.r..(i + 1) * job.r];
-            if self.rows.kinds[i] == RowKind::NonFinite {
-                report_bad(i);
-                labels.fill(SENTINEL);
-                sq_distances.fill(f32::NAN);
-                continue;
+            let [from, to] = [i, i + 1].map(|row| row * job.r);
+            let (labels, sq_distances) = (&mut labels[from..to], &mut sq_distances[from..to]);
+            let mut of_shares = self.lists[i..].iter().step_by(n);
+            match self.rows.kinds[i] {
+                RowKind::NonFinite => {
+                    report_bad(i);
+                    labels.fill(SENTINEL);
+                    sq_distances.fill(f32::NAN);
+                    continue;
+                }
+                RowKind::Wild => self.all(job, i),
+                RowKind::Packed if of_shares.any(|list| list.given_up) => {
+                    self.again.push(i);
+                    continue;
+                }
+                RowKind::Packed => {
+                    self.list.reset(job.best);
+                    for of_share in self.lists[i..].iter().step_by(n) {
+                        self.list.keys.extend_from_slice(&of_share.keys);
+                    }
+                    self.select(job, i);
+                }
             }
-            self.select(job, i);
             self.settle(job, i, labels, sq_distances, &mut stats);
+        }
+        let (kernels, stride) = (panels.kernels, panels.padded_len());
+        self.tile.resize(kernels.rows * panels.depth(), 0.0);
+        self.scores.resize(if self.again.is_empty() { 0 } else { kernels.rows * stride }, 0.0);
+        for first in (0..self.again.len()).step_by(kernels.rows) {
+            let group = first..self.again.len().min(first + kernels.rows);
+            for (to, &i) in self.again[group.clone()].iter().enumerate() {
+                self.rows.copy_column(i, kernels.rows, &mut self.tile, to);
+            }
+            kernels.scores(&self.tile, panels.all(), panels.depth(), &mut self.scores, stride);
+            for (row, at) in group.enumerate() {
+                let i = self.again[at];
+                self.list.reset(job.best);
+                let scores = &self.scores[row * stride..][..panels.len()];
+                self.list.keys.extend(scores.iter().zip(0..).map(|(&score, position)| key(score, position)));
+                self.select(job, i);
+                let [from, to] = [i, i + 1].map(|row| row * job.r);
+                self.settle(job, i, &mut labels[from..to], &mut sq_distances[from..to], &mut stats);
+            }
         }
         stats
     }
 
-    /// Candidates of row `i`: every codeword that can be among the r nearest.
+    /// Candidates of row `i`, whose list has all that can be one: every codeword that can be among the r nearest.
     fn select<T: Element>(&mut self, job: &Job<'_, T>, i: usize) {
-        let Workspace { rows, lists, list, candidates, wide, .. } = self;
-        let (panels, z) = (job.panels, T::as_f32(job.x.row(i), wide));
-        candidates.clear();
-        let mut add = |position: u32, rank: Option<f32>| {
-            let codeword = job.codewords.row(panels.labels[position as usize] as usize);
-            let sq_l2 = panels.kernels.sq_l2_f64(z, codeword);
-            let rank = rank.unwrap_or(sq_l2 as f32);
-            candidates.extend(panels.twins(position as usize).map(|label| Candidate { label, rank, sq_l2 }));
+        let Workspace { rows, list, candidates, wide, .. } = self;
+        let z = T::as_f32(job.x.row(i), wide);
+        list.cut(job.best, |best| job.least(rows, i, best));
+        let kept = match job.precision {
+            Precision::Fast => job.best,
+            Precision::Exact => list.keys.len(),
         };
-        if rows.kinds[i] == RowKind::Packed {
-            list.reset(job.best);
-            for of_share in lists[i..].iter().step_by(job.x.rows()) {
-                list.keys.extend_from_slice(&of_share.keys);
-            }
-            list.cut(job.best, |best| job.least(rows, i, best));
-            let kept = match job.precision {
-                Precision::Fast => job.best,
-                Precision::Exact => list.keys.len(),
-            };
-            for &key in &list.keys[..kept] {
-                let (score, position) = of_key(key);
-                add(position, Some(-score));
-            }
-        } else {
-            // A wild row has no usable scores.
-            (0..panels.len() as u32).for_each(|position| add(position, None));
+        candidates.clear();
+        for &key in &list.keys[..kept] {
+            let (score, position) = of_key(key);
+            job.candidates(z, position, Some(-score), candidates);
         }
+    }
+
+    /// All codewords for a wild row, which has no usable scores.
+    fn all<T: Element>(&mut self, job: &Job<'_, T>, i: usize) {
+        let z = T::as_f32(job.x.row(i), &mut self.wide);
+        self.candidates.clear();
+        (0..job.panels.len() as u32).for_each(|position| job.candidates(z, position, None, &mut self.candidates));
     }
 
     /// Sorts the candidates and writes the first r.
