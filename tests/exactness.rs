@@ -221,11 +221,13 @@ fn one_long_codeword_leaves_the_first_pass_as_good_as_it_was() {
     println!(
         "not settled by the first pass: {plain:.4}, with a codeword 16 times as long {long:.4}, 1e4 times {longer:.4}"
     );
-    assert!(longer < long + 0.01, "{long} with a long one, {longer} with a longer one");
-    // Fewer is well: units that round more may be left for f32. bf16, which takes over from integers where a processor has
-    // both, leaves a quarter of Gaussian rows and is as fast nevertheless.
-    let bar = if Isa::selected().unwrap() == Isa::Avx512Bf16 { 0.3 } else { plain + 0.01 };
-    assert!(long < bar, "{plain} before, {long} with a long codeword");
+    // Fewer is well: units that round more may be left for f32. But where a processor has bf16 beside integers, that takes over
+    // with the long codeword: it leaves a quarter of Gaussian rows, and should leave as many with the longer one.
+    let (before, after) = match Isa::selected().unwrap() {
+        Isa::Avx512Bf16 => (long, longer),
+        _ => (plain, long.max(longer)),
+    };
+    assert!(after < before + 0.01 && after < 0.3, "{before} before, {after} after");
 }
 
 #[test]
@@ -290,7 +292,7 @@ fn the_nearest_of_many_codewords_that_scores_cannot_tell_apart() {
         (0..count * d).map(|i| centre(i) + 1e-3 * numbers.gaussian()).collect()
     };
     let (mut x, e) = (two_clusters(n), matrix(two_clusters(k), k, d));
-    // A row that has no scores, one amidst that can tell.
+    // A row far beyond all, and one amidst, where scores tell the clusters apart at best.
     x[3 * d..4 * d].fill(3e38);
     x[5 * d..6 * d].fill(0.0);
     let x = matrix(x, n, d);
@@ -307,12 +309,12 @@ fn the_nearest_of_many_codewords_that_scores_cannot_tell_apart() {
 fn few_rows_among_many_codewords_are_shared_out_by_codewords() {
     let mut numbers = Numbers::new(37);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    for (k, d, stretched) in
-        [(40_000, 64, false), (40_000, 64, true), (60_000, 13, false), (60_000, 13, true), (50_001, 18, false)]
-    {
+    // Of 16 dimensions boxes would not pay.
+    let cases = [(40_000, 64, false), (40_000, 64, true), (50_000, 16, false), (50_000, 16, true), (50_001, 18, false)];
+    for (k, d, stretched) in cases.into_iter().step_by(if is_small() { 2 } else { 1 }) {
         let mut e = numbers.gaussians(k * d);
         let mut x = Vec::new();
-        // Two codewords with a row between them, as near as 16 bits can not tell, in other shares; and one in its own.
+        // Two codewords with a row between them, closer than 16 bits can tell, in different shares.
         for j in [0, 1, 777, k / 2 - 1] {
             let near: Vec<f32> = e[j * d..][..d].iter().map(|v| v + 1e-3 * numbers.gaussian()).collect();
             for weight in [0.3, 0.7] {

@@ -2,7 +2,7 @@
 //!
 //! The codewords come with their negatives, so that their mean is zero and nothing is centred; the sets are made for
 //! operands of 8 significant bits (bf16) with sums of 24, and for integers of 16 bits, and must be exact with any
-//! instruction set.
+//! instruction set. All come once more with a codeword too long for integers of one unit, which leaves them to bf16 or f32.
 
 mod common;
 
@@ -35,7 +35,11 @@ fn assert_with_negatives(name: &str, rows: Vec<f32>, codewords: Vec<f32>, d: usi
     let negatives: Vec<f32> = codewords.iter().map(|v| -v).collect();
     let codewords = [codewords, negatives].concat();
     let (n, k) = (rows.len() / d, codewords.len() / d);
-    assert_assign_exact(name, matrix(rows, n, d).view(), matrix(codewords, k, d).view());
+    let rows = matrix(rows, n, d);
+    let long = [16.0, -16.0].map(|times| codewords[..d].iter().map(|v| times * v).collect::<Vec<f32>>()).concat();
+    let longest = matrix([codewords.clone(), long].concat(), k + 2, d);
+    assert_assign_exact(name, rows.view(), matrix(codewords, k, d).view());
+    assert_assign_exact(&format!("{name}, beside a long codeword"), rows.view(), longest.view());
 }
 
 #[test]
@@ -131,7 +135,9 @@ fn rows_opposite_to_all_codewords() {
             direction.iter().map(|sign| sign * factor * (1.0 + 0.1 * numbers.gaussians(1)[0])).collect()
         };
         let codewords: Vec<f32> = (0..k).flat_map(|j| near(if j % 2 == 0 { 1.0 } else { 7.0 })).collect();
-        let rows = [-1.0, -10.0, -100.0, -1e4, -1e8, 1e4].map(near).concat();
-        assert_assign_exact("opposite", matrix(rows, 6, d).view(), matrix(codewords, k, d).view());
+        let rows = matrix([-1.0, -10.0, -100.0, -1e4, -1e8, 1e4].map(&mut near).concat(), 6, d);
+        let longer = matrix([codewords.clone(), near(100.0)].concat(), k + 1, d);
+        assert_assign_exact("opposite", rows.view(), matrix(codewords, k, d).view());
+        assert_assign_exact("opposite, beside a long codeword", rows.view(), longer.view());
     }
 }

@@ -60,8 +60,13 @@ fn the_message_names_row_column_value_and_the_way_out() {
 fn the_sentinel_stands_for_bad_rows_and_leaves_the_others_right() {
     let (n, k) = (scaled(703), 40);
     let mut numbers = Numbers::new(22);
-    for (share, d) in [(2, 9), (5, 9), (100, 9), (3, 33), (100, 33)] {
-        let codewords = matrix(numbers.gaussians(k * d), k, d);
+    // The last two with a codeword too long for integers of one unit.
+    for (share, d, longest) in
+        [(2, 9, 1.0), (5, 9, 1.0), (100, 9, 1.0), (3, 33, 1.0), (100, 33, 1.0), (3, 33, 64.0), (100, 33, 64.0)]
+    {
+        let mut codewords = numbers.gaussians(k * d);
+        codewords[..d].iter_mut().for_each(|v| *v *= longest);
+        let codewords = matrix(codewords, k, d);
         let mut x = numbers.gaussians(n * d);
         for row in x.chunks_exact_mut(d) {
             if numbers.below(share) == 0 {

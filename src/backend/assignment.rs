@@ -33,7 +33,7 @@ pub struct AssignOptions {
 }
 
 /// How many rows each tier settled: the price of exactness, seen. Unlike labels and distances, these counts may differ
-/// from device to device.
+/// from device to device, and those of [`top_k`](crate::top_k) with the number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssignStats {
     /// Rows whose first-pass winner was certified (in [`Precision::Fast`]: whose winner was taken as it is, all rows

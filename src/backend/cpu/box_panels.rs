@@ -19,7 +19,9 @@
 //! look into every panel, and take three times as long as a look at all codewords would (measured, 8191 on a sphere).
 
 use super::box_kernels::{BoxKernels, Found, Sides};
+use super::isa::Isa;
 use super::kernels::Kernels;
+use super::small_fixed_kernels::SmallFixedKernels;
 use super::small_kernels::PANEL;
 use crate::matrix::MatrixView;
 
@@ -30,12 +32,16 @@ const RUN: usize = PANEL * PANEL;
 /// Rows that are tried, about.
 const SAMPLE: usize = 64;
 /// Cycles of a Zen 3 with AVX2, about: of a search, of every panel it looks into, and of a panel where all are looked at,
-/// in each dimension and besides. Other processors have their own, and were not measured: half the time is asked for, so that
-/// one whose look at all is up to twice as fast loses nothing.
+/// in each dimension and besides. Other processors have their own: half the time is asked for, so that one whose look at all is
+/// up to twice as fast loses nothing, and less of VNNI.
 const SEARCH: f64 = 350.0;
 const VISIT: f64 = 120.0;
 const PANEL_STEP: f64 = 1.2;
 const PANEL_END: f64 = 1.0;
+/// What a search may take of a look at all; and where that is by VNNI, which is faster. (On a Zen 5 it is by a fifth with 8
+/// dimensions and 16,384 codewords, and boxes by more than a third with 6.)
+const ASKED: f64 = 0.5;
+const ASKED_OF_VNNI: f64 = 0.3;
 
 pub(super) struct BoxPanels {
     /// Of the same processor: direct sums.
@@ -70,18 +76,18 @@ impl<'a> Boxes<'a> {
 
 impl BoxPanels {
     /// Of the distinct codewords, those of `labels`. None where this does not pay.
-    pub(super) fn new(
-        codewords: MatrixView<'_, f32>,
-        labels: &[u32],
-        kernels: &'static Kernels,
-        box_kernels: &'static BoxKernels,
-    ) -> Option<BoxPanels> {
+    pub(super) fn new(codewords: MatrixView<'_, f32>, labels: &[u32], isa: Isa) -> Option<BoxPanels> {
+        let fixed = SmallFixedKernels::of(isa).filter(|fixed| codewords.cols() >= fixed.min_d);
+        let asked = match isa {
+            Isa::Avx512Bf16 | Isa::Avx512Vnni if fixed.is_some() => ASKED_OF_VNNI,
+            _ => ASKED,
+        };
         // One visit at least: no need to try where that is too much.
-        if codewords.cols() > MAX_D || !worth(1.0, labels.len(), codewords.cols()) {
+        if codewords.cols() > MAX_D || !worth(1.0, labels.len(), codewords.cols(), asked) {
             return None;
         }
-        let boxes = BoxPanels::arranged(codewords, labels.to_vec(), kernels, box_kernels);
-        boxes.pays(codewords).then_some(boxes)
+        let boxes = BoxPanels::arranged(codewords, labels.to_vec(), Kernels::of(isa), BoxKernels::of(isa));
+        boxes.pays(codewords, asked).then_some(boxes)
     }
 
     /// Whether it pays or not.
@@ -113,7 +119,7 @@ impl BoxPanels {
     }
 
     /// Whether rows look into few panels: those halfway between two codewords of a panel are in the midst of them.
-    fn pays(&self, codewords: MatrixView<'_, f32>) -> bool {
+    fn pays(&self, codewords: MatrixView<'_, f32>, asked: f64) -> bool {
         let panels = self.labels.chunks(PANEL);
         let step = panels.len().div_ceil(SAMPLE);
         let between = |labels: &[u32]| {
@@ -125,14 +131,14 @@ impl BoxPanels {
         self.box_kernels.search(&rows, self.boxes(), &mut found);
         let visits = found.visits as f64 / (rows.len() / self.d) as f64;
         // Rows whose sums overflow visit nothing.
-        found.overflows == 0 && worth(visits, self.labels.len(), self.d)
+        found.overflows == 0 && worth(visits, self.labels.len(), self.d, asked)
     }
 }
 
 /// Whether a search that looks into so many panels is the faster way.
-fn worth(visits: f64, k: usize, d: usize) -> bool {
+fn worth(visits: f64, k: usize, d: usize, asked: f64) -> bool {
     let panels = k.div_ceil(PANEL) as f64;
-    SEARCH + VISIT * visits < 0.5 * panels * (PANEL_STEP * d as f64 + PANEL_END)
+    SEARCH + VISIT * visits < asked * panels * (PANEL_STEP * d as f64 + PANEL_END)
 }
 
 /// Puts the labels in the order of a tree: see above. Equal values by label, so that there is one order.
@@ -241,10 +247,9 @@ mod tests {
 
     #[test]
     fn boxes_pay_for_many_codewords_of_few_dimensions_alone() {
-        let kernels = (Kernels::of(Isa::Portable), BoxKernels::of(Isa::Portable));
         let pays = |values: Vec<f32>, d: usize| {
             let e = Matrix::new(values.clone(), values.len() / d, d).unwrap();
-            BoxPanels::new(e.view(), &distinct(e.view()).0, kernels.0, kernels.1).is_some()
+            BoxPanels::new(e.view(), &distinct(e.view()).0, Isa::Portable).is_some()
         };
         assert!(pays(numbers(8192 * 2, 1), 2));
         assert!(pays(numbers(8192 * 4, 2), 4));

@@ -3,7 +3,7 @@
 //! Sums of 32 bits have no rounding of their own: all that a score can be off is what [`super::fixed_panels`] took off
 //! the operands. Two multiplications with an addition each do what four fused multiply-adds of f32 do, and a processor
 //! with three or four vector units for integers and two for multiply-adds does the former sooner. VNNI has both in one
-//! instruction, for twice the products of a fused multiply-add: as many as bf16 has, which leave ten times as many rows open.
+//! instruction, for twice the products of a fused multiply-add: as many as bf16 has, which leave several times as many rows open.
 //!
 //! The low half of a score says next to nothing about its rank, so that the number of its register takes that place: a
 //! maximum of such keys knows where it comes from.

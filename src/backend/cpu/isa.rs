@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 #[non_exhaustive]
 pub enum Isa {
     /// AVX-512 F with VNNI and BF16: all of [`Isa::Avx512Vnni`], and 32 products of bf16 for labels of vectors of 33 to 32,768
-    /// dimensions where codewords are of such different lengths that one unit of integers does not suit them.
+    /// dimensions where integers do not suit the codebook: where its longest codeword is more than eight times as long as the
+    /// median one, or codewords are more than a million.
     Avx512Bf16,
     /// AVX-512 F with VNNI: 32 products of 16-bit integers for most labels of vectors of 5 to 32,768 dimensions, and f32 as
     /// [`Isa::Avx512`] for everything else.

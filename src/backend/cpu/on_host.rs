@@ -1,7 +1,6 @@
 //! A codebook prepared for the CPU, in the forms its instruction set works with.
 
 use super::assign::assign;
-use super::box_kernels::BoxKernels;
 use super::box_panels::BoxPanels;
 use super::centre::distinct;
 use super::fixed_kernels::FixedKernels;
@@ -49,7 +48,7 @@ impl Form {
     fn of(codewords: MatrixView<'_, f32>, isa: Isa) -> Form {
         let kernels = Kernels::of(isa);
         let (labels, _) = distinct(codewords);
-        if let Some(boxes) = BoxPanels::new(codewords, &labels, kernels, BoxKernels::of(isa)) {
+        if let Some(boxes) = BoxPanels::new(codewords, &labels, isa) {
             return Form::Boxes(boxes);
         }
         let fixed = SmallFixedKernels::of(isa);

@@ -7,7 +7,7 @@ use super::kernels::Kernels;
 /// Keys below which a list is not worth cutting.
 const ROOM: usize = 64;
 /// A list is given up when it is so many times as long as it begins with.
-const GROWTH: usize = 8;
+const GROWTH: usize = 4;
 
 /// Scores and positions as numbers: ascending keys are descending scores, ascending positions where these are equal.
 pub(super) fn key(score: f32, position: u32) -> u64 {

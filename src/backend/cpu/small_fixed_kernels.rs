@@ -22,11 +22,11 @@ use super::small_fixed_rows::Terms;
 use crate::matrix::MatrixView;
 use std::ops::Range;
 
-/// Codewords of a panel: one register.
+/// Codewords of a panel: one register of AVX2.
 pub(super) const PANEL: usize = 8;
 /// Codewords whose sums are in registers at a time.
 pub(super) const QUAD: usize = 4;
-/// Rows of a tile: two registers.
+/// Rows of a tile: two registers of AVX2, one of AVX-512.
 pub(super) const ROWS: usize = 16;
 /// Values of state of a tile: per row the largest key of a panel, and the second largest.
 pub(super) const STATE: usize = 2 * ROWS;

@@ -1,6 +1,6 @@
 //! The r nearest codewords of every row, by the same bounds as [`super::assign`].
 //!
-//! Scores stay in a first-level cache: a [`Shortlist`] of every row takes in those that can be among the best. Where rows are few,
+//! Scores are made a few hundred at a time: a [`Shortlist`] of every row takes in those that can be among the best. Where rows are few,
 //! every thread has a share of the codewords and lists of its own, which become one. Rows whose lists were given up are scored
 //! once more, a tile at a time, and have one list of all codewords in turn.
 
@@ -19,7 +19,8 @@ use std::ops::Range;
 
 /// Codewords whose scores a tile has at a time.
 const LOOK: usize = 256;
-/// Keys that the lists of a block begin with, about, or those of a tile: 8 MiB.
+/// Keys that the lists of a block begin with, about, or those of a tile: 8 MiB. Where scores tell little apart, they grow to some
+/// eight times as much before they are given up.
 const BLOCK_KEYS: usize = 1 << 20;
 
 /// Fills `[n, r]` labels and distances. Returns the first row that holds a NaN or an infinity, unless the options
