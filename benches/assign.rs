@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench assign` runs the shapes below (choose some by name: `cargo bench --bench assign -- exact`).
 //! Criterion's `Gelem/s` is GFLOP/s for `assign`, `top_k` and `pairwise_sq_l2` (2 n d k operations each; what exactness
-//! costs on top is not counted) and bytes written per second for `decode`. After each operation one line gives the
+//! costs on top is not counted) and bytes per second, written by `decode` and read by `metrics`. After each operation one line gives the
 //! share of the f32 FMA peak, and with AVX2 or VNNI of the peak of 16-bit products, which labels are made of, measured here and
 //! now with as many threads as rayon has.
 
@@ -65,7 +65,7 @@ fn measure(
     let mut group = criterion.benchmark_group(format!("{operation}/cpu"));
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group.throughput(match operation {
-        "decode" => Throughput::Bytes((4 * n * d) as u64),
+        "decode" | "metrics" => Throughput::Bytes((4 * n * d) as u64),
         _ => Throughput::Elements(flop),
     });
     group.bench_function(BenchmarkId::new(format!("{n}x{d}x{k}"), variant), |bencher| {
@@ -83,7 +83,7 @@ fn measure(
         });
     });
     group.finish();
-    if best != Duration::MAX && operation != "decode" {
+    if best != Duration::MAX && !matches!(operation, "decode" | "metrics") {
         let rate = flop as f64 / best.as_secs_f64() / 1e9;
         match peak::gflops() {
             Some(peak) => {
@@ -123,6 +123,11 @@ fn main() {
         let [n, _, k] = p.shape;
         let codes: Vec<u32> = (0..n).map(|i| (i * 7919 % k) as u32).collect();
         black_box(codeword::decode(&codes, &p.codebook).expect("codes within the codebook"));
+    });
+    measure(&mut criterion, "metrics", "f32", &mut problem, OTHERS, |p| {
+        let [n, _, k] = p.shape;
+        let codes: Vec<u32> = (0..n).map(|i| (i * 7919 % k) as u32).collect();
+        black_box(codeword::metrics(p.view(), &p.codebook, &codes).expect("codes within the codebook"));
     });
     criterion.final_summary();
 }

@@ -411,8 +411,8 @@ pub(crate) fn normalize_where<T: Element>(
 /// is [`SENTINEL`]. f64, in a fixed order. Shapes and labels were checked.
 pub(crate) fn sq_sums(x: AnyView<'_>, labels: &[u32], codebook: &Codebook) -> Result<Vec<(f64, f64)>> {
     // On any device: the rows are in host memory, and one pass over them there costs less than the way to the device.
-    let codewords = codebook.codewords()?;
-    Ok(on_view!(x, x => cpu::sq_sums::sq_sums(x, codewords, labels)))
+    let (codewords, isa) = (codebook.codewords()?, Isa::selected()?);
+    Ok(on_view!(x, x => cpu::sq_sums::sq_sums(x, codewords, labels, isa)))
 }
 
 const SENTINEL_WAY_OUT: &str = "remove the vector, or ask for sentinel codes";

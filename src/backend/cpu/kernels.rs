@@ -13,7 +13,7 @@
 use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::{accumulate, direct, filter, pairwise_sq_l2, rows, shortlist};
+use super::{accumulate, direct, filter, pairwise_sq_l2, rows, shortlist, sq_sums};
 use crate::matrix::MatrixView;
 
 /// The kernels of one instruction set.
@@ -33,6 +33,7 @@ pub(super) struct Kernels {
     centre_row: CentreFn,
     sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
     fill_tile: unsafe fn(rows: *const f32, d: usize, scales: &[f32], steps: *mut f32),
+    sq_sums: unsafe fn(z: &[f32], e: &[f32]) -> (f64, f64),
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
     distances: TileDistancesFn,
@@ -158,6 +159,12 @@ impl Kernels {
         unsafe { (self.fill_tile)(rows.as_ptr(), d, scales, steps.as_mut_ptr()) }
     }
 
+    /// See [`sq_sums::of_row`].
+    pub fn sq_sums(&self, z: &[f32], e: &[f32]) -> (f64, f64) {
+        // SAFETY: check 1.
+        unsafe { (self.sq_sums)(z, e) }
+    }
+
     /// See [`accumulate::add_row`].
     pub fn add_row(&self, row: &[f32], sum: &mut [f64]) {
         // SAFETY: check 1.
@@ -202,7 +209,7 @@ impl Kernels {
     }
 }
 
-/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`], [`pairwise_sq_l2`] and [`shortlist`] for one instruction set.
+/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`], [`sq_sums`], [`pairwise_sq_l2`] and [`shortlist`] for one instruction set.
 macro_rules! stamp {
     ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
         mod $module {
@@ -221,6 +228,7 @@ macro_rules! stamp {
                 centre_row,
                 sq_norm,
                 fill_tile,
+                sq_sums,
                 add_row,
                 add_weighted_row,
                 distances,
@@ -284,6 +292,11 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
+            unsafe fn sq_sums(z: &[f32], e: &[f32]) -> (f64, f64) {
+                sq_sums::of_row(z, e)
+            }
+
+            #[target_feature(enable = $features)]
             unsafe fn add_row(row: &[f32], sum: &mut [f64]) {
                 accumulate::add_row(row, sum)
             }
@@ -335,6 +348,7 @@ static PORTABLE: Kernels = Kernels {
     centre_row: rows::centre_row,
     sq_norm: rows::sq_norm,
     fill_tile: rows::fill_tile::<Plain, 4>,
+    sq_sums: sq_sums::of_row,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
     distances: pairwise_sq_l2::distances::<Plain, 4, 2>,
