@@ -222,3 +222,27 @@ fn an_interrupted_training_leaves_no_file() {
     assert_eq!(stderr(&output), "codeword: interrupted; no output was written\n");
     assert_eq!(folder.names(), before);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_training_interrupted_before_its_first_iteration_points_to_no_checkpoint_of_another() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let folder = Folder::new();
+    folder.f32("x.npy", &[20_000, 16], &noise(20_000 * 16, 4));
+    folder.ok(&["train", "x.npy", "-k", "8", "--iterations", "1", "-o", "a.npy", "--checkpoint", "s.safetensors"]);
+    let before = folder.names();
+    // The start alone takes thousands of passes.
+    let args = ["train", "x.npy", "-k", "15000", "-o", "e.npy", "--checkpoint", "s.safetensors", "--force"];
+    let child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while partial_files(&folder.path("")) == 0 && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "codeword: interrupted; no output was written\n");
+    assert_eq!(folder.names(), before);
+}

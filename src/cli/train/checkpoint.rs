@@ -8,6 +8,7 @@ use crate::cli::report::shape_text;
 use crate::cli::tensors::{self, Tensor, Values};
 use codeword::{KMeansState, Matrix};
 use safetensors::{Dtype, SafeTensors};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "codeword-checkpoint";
@@ -16,6 +17,8 @@ const FORMAT: &str = "codeword-checkpoint";
 pub struct Checkpoint {
     path: PathBuf,
     metadata: Vec<(&'static str, String)>,
+    /// Whether the file is of this training: written by it, or what it goes on from.
+    is_ours: Cell<bool>,
 }
 
 impl Checkpoint {
@@ -30,11 +33,12 @@ impl Checkpoint {
             ("sample", or_all(args.sample)),
             ("weights", args.weights.is_some().to_string()),
         ]);
-        Checkpoint { path: path.into(), metadata }
+        Checkpoint { path: path.into(), metadata, is_ours: Cell::new(false) }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file that this training can go on from, if there is one. Before its first iteration an earlier one's may lie there.
+    pub fn left(&self) -> Option<&Path> {
+        self.is_ours.get().then_some(&self.path)
     }
 
     /// Puts the state in place of the one before, in one step.
@@ -48,7 +52,9 @@ impl Checkpoint {
         let mut output = Output::whole(&self.path)?;
         output.write_whole(&tensors::file(&tensors, &self.metadata))?;
         // What was there before was replaced by the user's leave: the first time that was checked.
-        output::commit(vec![output], true)
+        output::commit(vec![output], true)?;
+        self.is_ours.set(true);
+        Ok(())
     }
 
     /// Reads a state, which must be of the same training.
@@ -87,6 +93,7 @@ impl Checkpoint {
             return Err(bad(format!("holds codewords of shape {}", shape_text(codewords.shape()))));
         }
         let codewords = Matrix::new(values.collect(), k, d).or_exit(Exit::BadInput)?;
+        self.is_ours.set(true);
         Ok(KMeansState { codewords, curve: wide("curve")?, weights: wide("weights")? })
     }
 }

@@ -151,9 +151,9 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
 
 /// Ended by Ctrl-C.
 fn interrupted(checkpoint: Option<&Checkpoint>) -> Failure {
-    match checkpoint.filter(|checkpoint| checkpoint.path().exists()) {
-        Some(checkpoint) => {
-            let path = checkpoint.path().display();
+    match checkpoint.and_then(Checkpoint::left) {
+        Some(path) => {
+            let path = path.display();
             let message = format!("interrupted; no codebook was written; add --resume to go on from {path}");
             Failure::new(Exit::Interrupted, message)
         }
