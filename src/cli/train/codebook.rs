@@ -89,7 +89,11 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         }
         follow.step(step);
         match (&checkpoint, step, state) {
-            (Some(checkpoint), Step::Moved { .. }, Some(state)) => Ok(checkpoint.write(state)?),
+            (Some(checkpoint), Step::Moved { .. }, Some(state)) => match checkpoint.write(state) {
+                // Stopped while it was written: the one before stays.
+                Err(_) if STOP.load(Ordering::Relaxed) => Err(Halt::Stopped),
+                written => Ok(written?),
+            },
             _ => Ok(()),
         }
     };
