@@ -2,13 +2,10 @@
 //! memory and number of threads; and what does not fit is refused with the way out.
 
 use crate::common::data;
-use crate::support::{
-    BAD_INPUT, Folder, USAGE, assert_header, bytes, fails, noise, npy_header, partial_files, stderr, tensors,
-};
+use crate::support::{BAD_INPUT, Folder, USAGE, assert_header, bytes, fails, noise, npy_header, stderr, tensors};
 use codeword::{Device, Init, KMeans, MatrixView, ProductQuantizer};
 use serde_json::{Value, json};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Two sub-quantizers of three codewords of two dimensions.
 const CODEBOOKS: [f32; 12] = [0.0, 0.0, 4.0, 0.0, 0.0, 4.0, 1.0, 1.0, 5.0, 1.0, 9.0, 9.0];
@@ -546,21 +543,11 @@ fn codes_that_do_not_fit_are_refused_with_the_way_out() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_training_leaves_no_file() {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
     let folder = Folder::new();
     folder.f32("x.npy", &[20_000, 16], &noise(20_000 * 16, 3));
     let before = folder.names();
     let args = ["train", "x.npy", "--quantizer", "pq", "-m", "4", "-k", "200", "-o", "e.npy", "--n-init", "100000"];
-    let child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while partial_files(&folder.path("")) == 0 && start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    std::thread::sleep(Duration::from_millis(100));
-    // What Ctrl-C does; that signal may be ignored here, as it is in the background of a script.
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = folder.interrupted(&args, Duration::from_millis(100));
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert_eq!(stderr(&output), "codeword: interrupted; no output was written\n");
     assert_eq!(folder.names(), before);

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -33,6 +34,21 @@ impl Folder {
     /// Runs the tool.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary starts")
+    }
+
+    /// Starts the tool and interrupts it so long after there is a file that is not whole yet.
+    #[cfg(unix)]
+    pub fn interrupted(&self, args: &[&str], after: Duration) -> Output {
+        use nix::sys::signal::{Signal, kill};
+        let child = self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let start = Instant::now();
+        while partial_files(&self.path("")) == 0 && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(after);
+        // What Ctrl-C does; that signal may be ignored here, as it is in the background of a script.
+        kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("it still runs");
+        child.wait_with_output().expect("it ends")
     }
 
     /// Runs the tool, which must succeed, and returns standard output.

@@ -1,9 +1,8 @@
 //! `codeword train` learns what the library learns, writes it whole or not at all, and says what is wrong.
 
-use crate::support::{Folder, assert_header, noise, npy_header, partial_files, stderr};
+use crate::support::{Folder, assert_header, noise, npy_header, stderr};
 use codeword::{Device, Error, Init, KMeans, MatrixView};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const N: usize = 500;
 const D: usize = 6;
@@ -203,21 +202,11 @@ fn progress_tells_iteration_inertia_change_and_time_left() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_training_leaves_no_file() {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
     let folder = Folder::new();
     folder.f32("x.npy", &[20_000, 16], &noise(20_000 * 16, 3));
     let before = folder.names();
     let args = ["train", "x.npy", "-k", "400", "-o", "e.npy", "--iterations", "100000", "--n-init", "1000"];
-    let child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while partial_files(&folder.path("")) == 0 && start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    std::thread::sleep(Duration::from_millis(100));
-    // What Ctrl-C does; that signal may be ignored here, as it is in the background of a script.
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = folder.interrupted(&args, Duration::from_millis(100));
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert_eq!(stderr(&output), "codeword: interrupted; no output was written\n");
     assert_eq!(folder.names(), before);
@@ -226,22 +215,13 @@ fn an_interrupted_training_leaves_no_file() {
 #[cfg(unix)]
 #[test]
 fn a_training_interrupted_before_its_first_iteration_points_to_no_checkpoint_of_another() {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
     let folder = Folder::new();
     folder.f32("x.npy", &[20_000, 16], &noise(20_000 * 16, 4));
     folder.ok(&["train", "x.npy", "-k", "8", "--iterations", "1", "-o", "a.npy", "--checkpoint", "s.safetensors"]);
     let before = folder.names();
     // The start alone takes thousands of passes.
     let args = ["train", "x.npy", "-k", "15000", "-o", "e.npy", "--checkpoint", "s.safetensors", "--force"];
-    let child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while partial_files(&folder.path("")) == 0 && start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    std::thread::sleep(Duration::from_millis(50));
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = folder.interrupted(&args, Duration::from_millis(50));
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert_eq!(stderr(&output), "codeword: interrupted; no output was written\n");
     assert_eq!(folder.names(), before);

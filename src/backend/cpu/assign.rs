@@ -5,6 +5,7 @@ use super::exact::round_exact_sq_l2;
 use super::kernels::Kernels;
 use super::look::{Look, Tier};
 use super::rows::RowKind;
+use super::shares;
 use crate::backend::{AssignOptions, AssignStats, Precision, SENTINEL};
 use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
@@ -65,8 +66,7 @@ pub(super) fn assign<T: Element, C: Packed>(
 ) -> Result<AssignStats, usize> {
     let block = packed.block_rows();
     let first_bad = FirstBad::new(options.non_finite);
-    // Where blocks are fewer, each has several.
-    let threads = (rayon::current_num_threads() / x.rows().div_ceil(block).max(1)).max(1);
+    let threads = shares::threads_of_a_block(x.rows(), block);
     let stats = labels
         .par_chunks_mut(block)
         .zip(sq_distances.par_chunks_mut(block))

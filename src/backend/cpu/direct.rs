@@ -1,7 +1,7 @@
 //! Squared distances by direct differences, for any instruction set, and how far off they can be.
 
 use super::exact::round_f64;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, sum};
 use crate::matrix::MatrixView;
 
 /// Relative and absolute bound of [`sq_l2_f32`]; none for vectors so long that f32 says nothing.
@@ -120,14 +120,8 @@ pub(super) unsafe fn sq_l2_f32<L: Lanes>(z: &[f32], e: &[f32]) -> f32 {
     for (lane, (z, e)) in z_tail.iter().zip(e_tail).enumerate() {
         sums[lane] += (z - e) * (z - e);
     }
-    // SAFETY: as the caller promises; every register of sums ends within them.
-    unsafe {
-        let mut total = L::load(sums.as_ptr());
-        for register in 1..sums.len() / L::WIDTH {
-            total = total.add(L::load(sums.as_ptr().add(register * L::WIDTH)));
-        }
-        total.total()
-    }
+    // SAFETY: as the caller promises.
+    unsafe { sum::<L, 16>(sums) }
 }
 
 /// As [`sq_l2_f32`], in f64: four times four sums; what is left of the dimensions by fours.

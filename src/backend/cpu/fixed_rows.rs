@@ -2,8 +2,8 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // No other processor has such a kernel yet.
 
 use super::fixed_panels::{FixedPanels, NORM, OFF, to_integer};
-use super::lanes::Lanes;
-use super::rows::{MAX_SHIFT, RowKind, power_of_two, prefetch, shift_of};
+use super::lanes::{Lanes, sum};
+use super::rows::{MAX_SHIFT, RowKind, power_of_two, prefetch, shift_of, sq_norm};
 use crate::matrix::{Element, MatrixView};
 
 /// Half a squared norm has no more bits.
@@ -175,7 +175,7 @@ unsafe fn centre<L: Lanes>(row: &[f32], mean: &[f32], out: &mut [f32]) -> f32 {
         out[steps.len()] = centre_step(values, &means[steps.len()], &mut sums);
     }
     // SAFETY: as the caller promises.
-    unsafe { sum::<L>(sums) }
+    unsafe { sum::<L, STEP>(sums) }
 }
 
 #[inline(always)]
@@ -185,19 +185,6 @@ fn centre_step(mut values: [f32; STEP], mean: &[f32; STEP], sums: &mut [f32; STE
         sums[lane] = values[lane].mul_add(values[lane], sums[lane]);
     }
     values
-}
-
-/// The sum of the squares of a scaled row of whole steps: f32 squares in f32 sums.
-fn sq_norm(row: &[f32], scale: f32) -> f32 {
-    let mut sums = [0.0f32; STEP];
-    let (steps, _) = row.as_chunks::<STEP>();
-    for values in steps {
-        for lane in 0..STEP {
-            let value = values[lane] * scale;
-            sums[lane] += value * value;
-        }
-    }
-    sums.iter().sum()
 }
 
 /// Scales a centred row of whole steps, rounds it to the integers of `out`, and returns the squared norm of what rounding
@@ -219,22 +206,5 @@ unsafe fn quantize<L: Lanes>(row: &[f32], scale: f32, out: &mut [i16]) -> f32 {
         }
     }
     // SAFETY: as the caller promises.
-    unsafe { sum::<L>(sums) }
-}
-
-/// The sum: left to itself, the compiler takes the lanes apart.
-///
-/// # Safety
-/// The processor has the instruction set of `L`.
-#[inline(always)]
-unsafe fn sum<L: Lanes>(lanes: [f32; STEP]) -> f32 {
-    const { assert!(STEP.is_multiple_of(L::WIDTH)) }
-    // SAFETY: as the caller promises; every register of lanes ends within them.
-    unsafe {
-        let mut sums = L::load(lanes.as_ptr());
-        for register in 1..STEP / L::WIDTH {
-            sums = sums.add(L::load(lanes.as_ptr().add(register * L::WIDTH)));
-        }
-        sums.total()
-    }
+    unsafe { sum::<L, STEP>(sums) }
 }

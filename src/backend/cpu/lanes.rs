@@ -71,6 +71,23 @@ pub(super) trait Lanes: Copy {
     }
 }
 
+/// The sum of whole registers of values, in some order: left to itself, the compiler takes the lanes apart.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+pub(super) unsafe fn sum<L: Lanes, const N: usize>(values: [f32; N]) -> f32 {
+    const { assert!(N >= L::WIDTH && N.is_multiple_of(L::WIDTH)) }
+    // SAFETY: as the caller promises; every register ends within the values.
+    unsafe {
+        let mut sums = L::load(values.as_ptr());
+        for register in 1..N / L::WIDTH {
+            sums = sums.add(L::load(values.as_ptr().add(register * L::WIDTH)));
+        }
+        sums.total()
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;

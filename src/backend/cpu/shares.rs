@@ -6,6 +6,11 @@ use std::ops::Range;
 /// Words of panels times rows that are worth a thread's attention: some tens of microseconds.
 const LEAST: usize = 1 << 21;
 
+/// Threads for each block of `rows`, `block` rows each: where blocks are fewer than threads, several.
+pub(super) fn threads_of_a_block(rows: usize, block: usize) -> usize {
+    (rayon::current_num_threads() / rows.div_ceil(block).max(1)).max(1)
+}
+
 /// Ranges of `panels` for up to `threads` threads: whole multiples of `step` but for the last, and no less work than pays, where
 /// `words` are those of a panel times the rows that meet it.
 pub(super) fn shares(threads: usize, panels: usize, step: usize, words: usize) -> Vec<Range<usize>> {

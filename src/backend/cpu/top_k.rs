@@ -35,7 +35,7 @@ pub(crate) fn top_k<T: Element>(
     sq_distances: &mut [f32],
 ) -> Result<AssignStats, usize> {
     let block = block_rows(panels).min((BLOCK_KEYS / (2 * r)).max(1).next_multiple_of(panels.kernels.rows));
-    let threads = (rayon::current_num_threads() / x.rows().div_ceil(block).max(1)).max(1);
+    let threads = shares::threads_of_a_block(x.rows(), block);
     let first_bad = FirstBad::new(options.non_finite);
     let stats = labels
         .par_chunks_mut(block * r)
