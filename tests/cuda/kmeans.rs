@@ -4,8 +4,8 @@
 use crate::common::{Numbers, matrix};
 use crate::simulated::{self, Machine};
 use codeword::{
-    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, MatrixView, RowSource, Step, bf16, f16,
-    vector_gradient,
+    Codebook, Device, Element, Ema, Error, Init, KMeans, KMeansFit, KMeansState, MatrixView, RowSource, Step, bf16,
+    f16, vector_gradient,
 };
 
 /// Everything about a fit but the tiers, which devices may differ in.
@@ -61,6 +61,47 @@ fn a_device_learns_the_bytes_of_the_cpu() {
             learned(&KMeans::new(3).init(Init::Given(start)).iterations(2).fit(x.view(), &device).unwrap())
         };
         assert!(on(Device::cuda(0).unwrap()) == on(Device::cpu()), "a codeword twice");
+    });
+}
+
+#[test]
+fn rounds_batches_and_states_lead_to_the_bytes_of_the_cpu() {
+    Machine::new().pass("kmeans::rounds_batches_and_states_lead_to_the_bytes_of_the_cpu", || {
+        let mut numbers = Numbers::new(83);
+        let (n, k, d) = (260, 9, 7);
+        let x = matrix(numbers.gaussians(n * d), n, d);
+        let weights: Vec<f32> = (0..n).map(|i| if i % 9 == 0 { 0.0 } else { numbers.uniform() }).collect();
+        let (device, cpu) = (Device::cuda(0).unwrap(), Device::cpu());
+        for (params, weights) in [
+            (KMeans::new(k).init(Init::Parallel), None),
+            (KMeans::new(k).init(Init::Parallel), Some(&weights[..])),
+            (KMeans::new(k).init(Init::RandomRows).minibatch(64), None),
+            (KMeans::new(k).minibatch(64), Some(&weights[..])),
+        ] {
+            let params = params.iterations(3).seed(11);
+            let train = |params: &KMeans, device: &Device| {
+                let mut states: Vec<KMeansState> = Vec::new();
+                let keep = |step, state: Option<&KMeansState>| {
+                    if let (Step::Moved { .. }, Some(state)) = (step, state) {
+                        states.push(state.clone());
+                    }
+                    Ok::<(), Error>(())
+                };
+                let mut rows = RowSource::held(x.view());
+                let fit = params.fit_source(&mut rows, weights, device, keep).unwrap();
+                let codewords = fit.codebook.codewords().unwrap();
+                let codewords: Vec<u32> = (0..k).flat_map(|j| codewords.row(j)).map(|value| value.to_bits()).collect();
+                let curve: Vec<u64> = fit.curve.iter().map(|value| value.to_bits()).collect();
+                ((codewords, curve, fit.counts), states)
+            };
+            let ((got, of_device), (expected, of_cpu)) = (train(&params, &device), train(&params, &cpu));
+            assert!(got == expected && of_device == of_cpu && of_cpu.len() == 4, "{params:?}");
+            // Begun on one and ended on the other.
+            for (states, device) in [(&of_cpu, &device), (&of_device, &cpu)] {
+                let resumed = params.clone().init(Init::Resume(states[2].clone()));
+                assert!(train(&resumed, device).0 == expected, "{params:?} on {device}");
+            }
+        }
     });
 }
 

@@ -3,8 +3,8 @@
 use crate::common::{Numbers, assert_same_bits, assert_same_labels, codebook, cut, matrix};
 use codeword::backend::reference;
 use codeword::{
-    AssignOptions, Codebook, Ema, Error, Matrix, MatrixView, NonFinite, SENTINEL, bf16, normalize, quantize,
-    quantize_groups,
+    AssignOptions, Codebook, Ema, EmaCodebook, Error, Matrix, MatrixView, NonFinite, SENTINEL, VqLoss, bf16, normalize,
+    quantize, quantize_groups, vector_gradient,
 };
 
 #[test]
@@ -67,6 +67,50 @@ fn a_shared_codebook_sees_groups_as_rows() {
     let squares = |values: &[f32]| values.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>();
     let units = units.view().reshape(n, d).unwrap();
     assert!((0..n).all(|i| (squares(units.row(i)) - h as f64).abs() < 1e-6));
+}
+
+#[test]
+fn codebooks_of_groups_follow_their_columns_and_pull_by_their_share_of_the_loss() {
+    let mut numbers = Numbers::new(133);
+    let (n, d, beta) = (90, 10, 0.25);
+    // Widths, numbers of codewords and their columns.
+    let groups = [(3, 6, 0..3), (1, 4, 3..4), (6, 8, 4..10)];
+    let starts: Vec<Matrix<f32>> = groups.iter().map(|(d, k, _)| matrix(numbers.gaussians(k * d), *k, *d)).collect();
+    let params = Ema::new().decay(0.5).threshold(2.0);
+    let follow = || starts.iter().map(|e| params.clone().start(&codebook(e.view())).unwrap()).collect::<Vec<_>>();
+    let (mut together, mut alone) = (follow(), follow());
+    for _ in 0..3 {
+        let z = matrix(numbers.gaussians(n * d), n, d);
+        let codebooks: Vec<Codebook> = together.iter().map(|ema| ema.codebook().clone()).collect();
+        let q = quantize_groups(z.view(), &codebooks, VqLoss::Ema { beta }, AssignOptions::default()).unwrap();
+        let mut loss = 0.0;
+        for (g, (width, _, columns)) in groups.iter().enumerate() {
+            let labels: Vec<u32> = q.assignment.labels.iter().skip(g).step_by(groups.len()).copied().collect();
+            let part = z.view().columns(columns.clone()).unwrap();
+            // The mean is over all columns, of which these are a part.
+            let share = VqLoss::Ema { beta: beta * *width as f64 / d as f64 };
+            let pulled = vector_gradient(part, &codebooks[g], &labels, share, None).unwrap();
+            let codewords = codebooks[g].codewords().unwrap();
+            for (i, &label) in labels.iter().enumerate() {
+                for (t, col) in columns.clone().enumerate() {
+                    let off = f64::from(z.view().row(i)[col]) - f64::from(codewords.row(label as usize)[t]);
+                    loss += beta * off * off / (n * d) as f64;
+                    let (got, slope) = (pulled.view().row(i)[t], 2.0 * beta * off / (n * d) as f64);
+                    approx::assert_relative_eq!(f64::from(got), slope, max_relative = 1e-6);
+                }
+            }
+            // A copy of the columns, labelled by itself.
+            together[g].update_labelled(part, &labels).unwrap();
+            alone[g].update(cut(z.view(), columns.clone()).view()).unwrap();
+            assert_eq!(together[g].state(), alone[g].state());
+            let bits = |ema: &EmaCodebook| {
+                let codewords = ema.codebook().codewords().unwrap();
+                (0..ema.codebook().k()).flat_map(|j| codewords.row(j)).map(|v| v.to_bits()).collect::<Vec<_>>()
+            };
+            assert_eq!(bits(&together[g]), bits(&alone[g]));
+        }
+        approx::assert_relative_eq!(q.loss, loss, max_relative = 1e-12);
+    }
 }
 
 #[test]
