@@ -52,7 +52,8 @@ pub enum Verb {
 ///
 /// The same vectors and the same seed give the same bytes on every device, for every thread count and memory limit.
 /// Vectors that do not fit into --max-memory are read again in every pass. Codewords that no vector is nearest to move
-/// to the vectors farthest from theirs.
+/// to the vectors farthest from theirs. --codes, --weights, --start, --minibatch, --plot and --checkpoint are for codebooks
+/// alone (--quantizer vq), --rotations for opq.
 #[derive(Debug, ClapArgs)]
 pub struct Train {
     #[command(flatten)]
@@ -75,7 +76,8 @@ pub struct Train {
     /// Also write the code of every vector, as encode would
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub codes: Option<PathBuf>,
-    /// How often each vector counts: numbers of at least 0, one for each (.npy, .safetensors)
+    /// How often each vector counts: numbers of at least 0, one for each, in C order or along the axes of X (.npy,
+    /// .safetensors)
     #[arg(long, value_name = "W", value_hint = ValueHint::FilePath)]
     pub weights: Option<PathBuf>,
     /// Where to start: random vectors; kmeans++, which spreads them and takes one more pass for each codeword; kmeans||,
@@ -102,23 +104,25 @@ pub struct Train {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true, value_parser = share)]
     pub tolerance: f64,
     /// What the random numbers follow from
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Move the codewords by N random vectors in an iteration, in place of all of them
     #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "tolerance",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub minibatch: Option<u32>,
-    /// Learn from N of the vectors, held in memory, each as likely; all of them where there are no more
+    /// Learn from N of the vectors, held in memory, each as likely; all of them where there are no more. The others are not
+    /// looked at, nor is a NaN among them
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
     /// Also write a picture of the inertia by iteration and of the use of the codewords
     #[arg(long, value_name = "SVG", value_hint = ValueHint::FilePath)]
     pub plot: Option<PathBuf>,
-    /// Write after every iteration where the training stands (.safetensors)
+    /// Write after every iteration where the training stands (.safetensors). What is learned from is read once more, so that
+    /// --resume knows it again
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "n_init")]
     pub checkpoint: Option<PathBuf>,
-    /// Go on from the checkpoint of the same training, to the same bytes; --iterations may be raised
+    /// Go on from the checkpoint of the same training, in place of a start, to the same bytes; --iterations may be raised
     #[arg(long, requires = "checkpoint", conflicts_with_all = ["init", "start", "n_init"])]
     pub resume: bool,
 }

@@ -44,6 +44,7 @@ pub fn run(args: &Decode, global: &Global) -> Result<()> {
             verb: "decode",
             inputs: &inputs,
             targets: &targets,
+            also: &[],
             n,
             cost,
             passes: 1,

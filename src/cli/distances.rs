@@ -36,6 +36,7 @@ pub fn run(args: &Distances, global: &Global) -> Result<()> {
             verb: "distances",
             inputs: &inputs,
             targets: &targets,
+            also: &[],
             n,
             cost,
             passes: 1,

@@ -52,6 +52,16 @@ impl Vectors {
         Ok(Vectors { reader, n, d })
     }
 
+    /// Whether vectors follow each other in the file in another order than that of their numbers, C order.
+    pub fn in_other_order(&self) -> bool {
+        in_other_order(&self.reader)
+    }
+
+    /// Where in the file the vector of a number lies.
+    pub fn position(&self, row: usize) -> usize {
+        if self.in_other_order() { in_columns(self.reader.leading().iter(), row) } else { row }
+    }
+
     /// The failure behind an error of the library about a block that starts at row `first` of the file.
     pub fn explain(&self, error: Error, first: usize, way_out: &str) -> Failure {
         match error {
@@ -72,7 +82,7 @@ impl Vectors {
     }
 }
 
-/// Reads a whole array. Also returns how many of its rows f32 could not hold exactly.
+/// Reads a whole array, its rows in C order. Also returns how many of them f32 could not hold exactly.
 pub fn read_all(reader: &Reader) -> Result<(Vec<f32>, u64)> {
     let (mut values, cols) = (Vec::new(), reader.cols().max(1));
     // The file is as large as its shape says, but it may be sparse, and memory is not.
@@ -84,13 +94,44 @@ pub fn read_all(reader: &Reader) -> Result<(Vec<f32>, u64)> {
     values.resize(reader.elements(), 0.0);
     let rows = (PIECE / 4 / cols).max(1);
     let (mut rounded, mut scratch) = (0, Vec::new());
-    for (i, piece) in values.chunks_mut(rows * cols).enumerate() {
+    let mut read = |first: usize, piece: &mut [f32]| -> Result<()> {
         if STOP.load(Ordering::Relaxed) {
             return Err(Failure::interrupted());
         }
-        rounded += reader.read_rows(i * rows, piece, &mut scratch).or_exit(Exit::BadInput)?;
+        rounded += reader.read_rows(first, piece, &mut scratch).or_exit(Exit::BadInput)?;
+        Ok(())
+    };
+    if in_other_order(reader) {
+        let mut piece = vec![0.0; (rows * cols).min(values.len())];
+        for first in (0..reader.rows()).step_by(rows) {
+            let piece = &mut piece[..rows.min(reader.rows() - first) * cols];
+            read(first, piece)?;
+            for (position, row) in (first..).zip(piece.chunks(cols)) {
+                values[in_columns(reader.leading().iter().rev(), position) * cols..][..cols].copy_from_slice(row);
+            }
+        }
+    } else {
+        for (i, piece) in values.chunks_mut(rows * cols).enumerate() {
+            read(i * rows, piece)?;
+        }
     }
     Ok((values, rounded))
+}
+
+/// Whether rows lie in the file in another order than C order: the first of several leading axes runs fastest.
+fn in_other_order(reader: &Reader) -> bool {
+    reader.header().fortran_order && reader.leading().iter().filter(|&&extent| extent > 1).count() > 1
+}
+
+/// The position in Fortran order of what has `position` in C order; with the axes reversed the way back.
+fn in_columns<'a>(axes: impl DoubleEndedIterator<Item = &'a usize> + Clone, mut position: usize) -> usize {
+    let (mut stride, mut other) = (axes.clone().product::<usize>(), 0);
+    for &extent in axes.rev() {
+        stride /= extent;
+        other += position % extent * stride;
+        position /= extent;
+    }
+    other
 }
 
 /// `7` for element 7 of one axis, `7, at [1, 3]` where there are more axes.
@@ -127,5 +168,16 @@ mod tests {
         assert_eq!(multi_index(&[2, 3, 4], false, 4), [0, 1, 0]);
         assert_eq!(multi_index(&[2, 3, 4], true, 4), [0, 2, 0]);
         assert_eq!(multi_index(&[], true, 0), [0usize; 0]);
+    }
+
+    #[test]
+    fn positions_in_c_order_have_the_index_of_theirs_in_fortran_order() {
+        for shape in [&[7][..], &[2, 3], &[4, 1, 3], &[2, 3, 4, 5]] {
+            for position in 0..shape.iter().product() {
+                let other = in_columns(shape.iter(), position);
+                assert_eq!(multi_index(shape, true, other), multi_index(shape, false, position), "{shape:?}");
+                assert_eq!(in_columns(shape.iter().rev(), other), position, "{shape:?}");
+            }
+        }
     }
 }

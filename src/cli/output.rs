@@ -22,9 +22,18 @@ pub struct Target {
     pub header: Header,
 }
 
+/// Names of files in the formats of vector search benchmarks, which are read and not written.
+const ONLY_READ: [&str; 7] = ["fvecs", "ivecs", "bvecs", "fbin", "ibin", "u8bin", "i8bin"];
+
 impl Target {
     /// An array in the storage order of `like`, as far as its rank leaves a choice.
     pub fn new(role: &'static str, path: &Path, scalar: Scalar, shape: &[usize], like: &Reader) -> Result<Target> {
+        if let Some(extension) =
+            path.extension().and_then(|it| ONLY_READ.iter().find(|only| it.eq_ignore_ascii_case(only)))
+        {
+            let message = format!("{}: .{extension} files are read, not written; name a .npy file", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let fortran_order = like.header().fortran_order && shape.len() >= 2;
         let header = Header::new(scalar, shape, fortran_order).map_err(|error| Failure {
             exit: Exit::BadInput,
@@ -67,6 +76,11 @@ pub fn check_files(files: &[(&str, &Path)], inputs: &[&Path], global: &Global) -
         }
         if let Some(twin) = files[..i].iter().find(|(_, twin)| is_same(twin, path)) {
             return usage(format!("{name}: is named for both {} and {role}; name two files", twin.0));
+        }
+        if path.as_os_str() == "-" {
+            return usage(format!(
+                "-: {role} cannot go to standard output, for it is written out of order; name a file"
+            ));
         }
         let parent = parent(path);
         if path.is_dir() || name.to_string().ends_with(std::path::is_separator) {

@@ -8,6 +8,7 @@ use crate::cli::values::Size;
 use codeword::Precision;
 use codeword::io::npy::{Header, Reader};
 use serde_json::json;
+use std::path::Path;
 
 /// Buffers in the ring: one each for reading, computing and writing, and one to even out their jitter.
 const BUFFERS: usize = 4;
@@ -94,6 +95,8 @@ pub struct Plan<'a> {
     /// Inputs with their roles.
     pub inputs: &'a [(&'static str, &'a Reader)],
     pub targets: &'a [Target],
+    /// Other files to write, with their roles.
+    pub also: &'a [(&'static str, &'a Path)],
     pub n: usize,
     /// Of all passes.
     pub cost: RowCost,
@@ -120,6 +123,9 @@ impl Plan<'_> {
         }
         for target in self.targets {
             rows.push([format!("write {}", target.role), array(&target.header), target.path.display().to_string()]);
+        }
+        for (role, path) in self.also {
+            rows.push([format!("write {role}"), String::new(), path.display().to_string()]);
         }
         let Blocks { rows: block_rows, buffers, memory } = self.blocks;
         let blocks = self.n.div_ceil(block_rows);
@@ -159,7 +165,7 @@ impl Plan<'_> {
             "precision": self.precision.map(precision_text),
             "n": self.n,
             "inputs": self.inputs.iter().map(describe).collect::<Vec<_>>(),
-            "outputs": report::targets(self.targets),
+            "outputs": report::outputs(self.targets, self.also),
             "block_rows": self.blocks.rows,
             "blocks": self.n.div_ceil(self.blocks.rows),
             "buffers": self.blocks.buffers,

@@ -7,6 +7,7 @@ use crate::cli::plan::precision_text;
 use codeword::io::npy::Scalar;
 use codeword::{AssignStats, Isa, Precision};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Measures a verb from its start.
@@ -120,6 +121,16 @@ pub fn targets(targets: &[Target]) -> Value {
         })
     };
     targets.iter().map(describe).collect()
+}
+
+/// The same, and other files with their roles.
+pub fn outputs(arrays: &[Target], others: &[(&str, &Path)]) -> Value {
+    let mut outputs = targets(arrays);
+    if let Value::Array(outputs) = &mut outputs {
+        let describe = |(role, path): &(&str, &Path)| json!({"role": role, "path": path.display().to_string()});
+        outputs.extend(others.iter().map(describe));
+    }
+    outputs
 }
 
 /// Prints an object to standard output, on one line: logs of several runs can be read line by line.

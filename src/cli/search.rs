@@ -85,6 +85,7 @@ pub fn run(args: &Search, global: &Global) -> Result<()> {
             verb: "search",
             inputs: &inputs,
             targets: &targets,
+            also: &[],
             n,
             cost,
             passes: 1,

@@ -68,6 +68,9 @@ impl KMeans {
             let expected = format!("{seen}, one for each codeword with mini-batches and else none");
             return Err(invalid("weights of the state", &expected, state.weights.len()));
         }
+        if let Some(inertia) = state.curve.iter().find(|inertia| inertia.is_nan() || **inertia < 0.0) {
+            return Err(invalid("curve of the state", "numbers that are not negative", inertia));
+        }
         match state.weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
             Some(weight) => Err(invalid("weights of the state", "finite and not negative", weight)),
             None => Ok(()),

@@ -119,7 +119,7 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
     folder.ok(&["train", "x.npy", "-k", "4", "-o", "model.safetensors"]);
     let base = ["train", "x.npy", "-k", "4", "-o", "new.npy"];
     let before = folder.names();
-    let cases: [Case; 24] = [
+    let cases: [Case; 26] = [
         (
             &["train", "x.npy", "-k", "501", "-o", "new.npy"],
             &[],
@@ -148,7 +148,19 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
         (&base, &["--codes", "new.npy"], 2, &["new.npy: is named for both codebook and codes"]),
         (&base, &["--weights", "short.npy"], 3, &["short.npy", "one weight for each of 500 vectors", "(3,)"]),
         (&base, &["--weights", "minus.npy"], 3, &["minus.npy: weights", "not negative", "-2 for row 1"]),
-        (&base, &["--weights", "light.npy"], 3, &["at least 4 vectors of weight above 0", "got 0"]),
+        (&base, &["--weights", "light.npy"], 3, &["light.npy: expected at least 4 vectors of weight above 0", "got 0"]),
+        (
+            &["train", "x.npy", "-k", "4", "-o", "q.fvecs"],
+            &[],
+            2,
+            &["q.fvecs: .fvecs files are read, not written", ".npy"],
+        ),
+        (
+            &["train", "x.npy", "-k", "4", "-o", "-"],
+            &[],
+            2,
+            &["-: codebook cannot go to standard output", "name a file"],
+        ),
         (&base, &["--start", "start.npy"], 3, &["start.npy: expected 4 codewords", "got 2", "-k"]),
         (&base, &["--start", "narrow.npy"], 3, &["expected vectors of 5 columns"]),
         (&base, &["--max-memory", "1K"], 2, &["--max-memory 1.0 KiB", "needs at least", "--sample"]),
@@ -173,6 +185,7 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
         &["-k", "4", "--n-init", "0"],
         &["-k", "4", "--init", "best"],
         &["-k", "4", "--iterations", "-1"],
+        &["-k", "4", "--seed", "-1"],
         &["-k", "4", "--start", "start.npy", "--init", "random"],
         &["-k", "4", "--minibatch", "0"],
         &["-k", "4", "--minibatch", "9", "--tolerance", "0.1"],

@@ -1,7 +1,7 @@
 //! `codeword train` on vectors that do not fit into the memory given, by samples and batches, with checkpoints and
 //! plots: the bytes are those of training in memory, and of training that was never interrupted.
 
-use crate::support::{Folder, noise, npy_header, partial_files, stderr};
+use crate::support::{BAD_INPUT, Folder, USAGE, bytes, fails, noise, npy_header, partial_files, stderr};
 use codeword::{Device, Error, Init, KMeans, Matrix, MatrixView, RowSource};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -221,4 +221,175 @@ fn an_interrupted_training_leaves_its_checkpoint_and_no_codebook() {
         folder.json(&["train", "x.npy", "-k", "200", "-o", "w.npy", "--init", "random", "--iterations", "100000"]);
     assert_eq!(resumed["curve"], whole["curve"]);
     assert!(folder.read("e.npy") == folder.read("w.npy"));
+}
+
+#[test]
+fn a_training_goes_on_with_its_own_vectors_and_weights_alone() {
+    let (folder, x) = sample();
+    let weights: Vec<f32> = noise(N, 2).iter().map(|w| w.abs()).collect();
+    folder.f32("w.npy", &[N], &weights);
+    folder.f32("v.npy", &[N], &[&[1.5], &weights[1..]].concat());
+    let mut other = x.as_slice().to_vec();
+    *other.last_mut().unwrap() += 0.125;
+    folder.f32("y.npy", &[N, D], &other);
+    // The same numbers, written another way.
+    let wide = x.as_slice().iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
+    folder.array("wide.npy", "<f8", &[N, D], wide);
+    let train = |x: &'static str, rest: &[&'static str]| {
+        [&["train", x, "-k", "8", "-o", "e.npy", "--force", "--checkpoint", "s.safetensors"], rest].concat()
+    };
+    let weighted = ["--weights", "w.npy"];
+    // Begun by reading in every pass and ended in memory, and the other way round.
+    for (memory, other) in [("3M", "1G"), ("1G", "3M")] {
+        for (own, others) in [(&[][..], &[&weighted[..]][..]), (&weighted, &[&[], &["--weights", "v.npy"]])] {
+            let start = ["--init", "random", "--max-memory", memory, "--iterations"];
+            folder.ok(&train("x.npy", &[&start[..], &["4"], own].concat()));
+            let whole = folder.read("e.npy");
+            folder.ok(&train("x.npy", &[&start[..], &["2"], own].concat()));
+            let state = std::fs::read(folder.path("s.safetensors")).unwrap();
+            let resume = |iterations, weights| {
+                [&["--resume", "--max-memory", other, "--iterations", iterations][..], weights].concat()
+            };
+            let words = ["s.safetensors: is a checkpoint of other vectors", "leave out --resume"];
+            fails(&folder, &train("y.npy", &resume("4", own)), BAD_INPUT, &words);
+            for weights in others {
+                let words = ["s.safetensors: is a checkpoint of other weights", "leave out --resume"];
+                fails(&folder, &train("x.npy", &resume("4", weights)), BAD_INPUT, &words);
+            }
+            let words = ["--iterations 1: s.safetensors has moved its codewords 2 times"];
+            fails(&folder, &train("x.npy", &resume("1", own)), USAGE, &words);
+            assert!(std::fs::read(folder.path("s.safetensors")).unwrap() == state);
+            folder.ok(&train("wide.npy", &resume("4", own)));
+            assert!(folder.read("e.npy") == whole, "{memory} {own:?}");
+        }
+    }
+    // A state that cannot be one: the last number of its last codeword.
+    let mut state = std::fs::read(folder.path("s.safetensors")).unwrap();
+    let end = state.len() - 4;
+    state[end..].copy_from_slice(&f32::NAN.to_le_bytes());
+    folder.write("s.safetensors", &state);
+    let resume = train("x.npy", &["--resume", "--weights", "w.npy"]);
+    fails(&folder, &resume, BAD_INPUT, &["s.safetensors: codeword 7 holds NaN in column 249"]);
+}
+
+#[test]
+fn batches_and_samples_stay_within_the_memory_that_nothing_is_said_of() {
+    let (folder, _) = sample();
+    // Takes no space on the disk; nothing is read of it.
+    folder.sparse_f32("big.npy", 4_000_000, 64);
+    let dry = "--dry-run";
+    for more in [&[][..], &[dry]] {
+        let batch = [&["train", "x.npy", "-k", "8", "-o", "e.npy", "--minibatch", "300000"], more].concat();
+        let words = ["--max-memory 256.0 MiB", "needs at least", "fewer vectors for a --minibatch"];
+        fails(&folder, &batch, USAGE, &words);
+        let sample = [&["train", "big.npy", "-k", "8", "-o", "e.npy", "--sample", "2000000"], more].concat();
+        fails(&folder, &sample, USAGE, &["--max-memory 256.0 MiB", "needs at least", "smaller sample"]);
+    }
+    let plan = |more: &[&str]| {
+        let args = ["train", "big.npy", "-o", "e.npy", "--init", "random", "--dry-run"];
+        folder.run(&[&args, more].concat()).status.code()
+    };
+    assert_eq!(plan(&["-k", "8", "--minibatch", "500000"]), Some(0));
+    assert_eq!(plan(&["-k", "8", "--minibatch", "2000000", "--max-memory", "1G"]), Some(0));
+    // As many codewords as are asked for, and no more than a limit that is.
+    assert_eq!(plan(&["-k", "200000"]), Some(0));
+    assert_eq!(plan(&["-k", "200000", "--max-memory", "256M"]), Some(USAGE));
+}
+
+#[test]
+fn vectors_along_several_axes_are_learned_alike_in_either_order() {
+    let folder = Folder::new();
+    let (shape, d) = ([7usize, 30, 11], 6usize);
+    let n: usize = shape.iter().product();
+    let (x, weights) = (noise(n * d, 8), noise(n, 9).iter().map(|w| w.abs()).collect::<Vec<f32>>());
+    // What has the first axis running fastest, by its index along every axis.
+    let in_columns = |values: &[f32], width: usize| -> Vec<f32> {
+        let of = |p: usize| {
+            let (a, b, c) = (p % 7, p / 7 % 30, p / 210 % 11);
+            values[((a * 30 + b) * 11 + c) * width + p / n]
+        };
+        (0..values.len()).map(of).collect()
+    };
+    folder.f32("c.npy", &[7, 30, 11, 6], &x);
+    folder.f32("wc.npy", &[7, 30, 11], &weights);
+    folder.f32("w.npy", &[n], &weights);
+    let header = |shape: &str| npy_header("<f4", true, shape);
+    folder.write("f.npy", &[header("(7, 30, 11, 6)"), bytes(&in_columns(&x, d))].concat());
+    folder.write("wf.npy", &[header("(7, 30, 11)"), bytes(&in_columns(&weights, 1))].concat());
+    let trainings = [
+        &["--init", "random"][..],
+        &["--iterations", "3"],
+        &["--sample", "500"],
+        &["--minibatch", "100"],
+        &["--quantizer", "pq", "-m", "3"],
+        &["--quantizer", "rvq", "-m", "2", "--sample", "900"],
+    ];
+    let learn = |x: &str, more: &[&str]| {
+        let args = ["train", x, "-k", "9", "--seed", "2", "-o", "e.npy", "--force"];
+        folder.ok(&[&args, more].concat());
+        folder.read("e.npy")
+    };
+    for more in trainings {
+        assert!(learn("f.npy", more) == learn("c.npy", more), "{more:?}");
+    }
+    let weighted = |x: &str, w: &str| learn(x, &["--init", "random", "--weights", w]);
+    let expected = weighted("c.npy", "w.npy");
+    for (x, w) in
+        [("c.npy", "wc.npy"), ("c.npy", "wf.npy"), ("f.npy", "w.npy"), ("f.npy", "wc.npy"), ("f.npy", "wf.npy")]
+    {
+        assert!(weighted(x, w) == expected, "{x} {w}");
+    }
+    assert!(learn("c.npy", &["--init", "random"]) != expected, "weights count");
+
+    // A vector is named by its index, whichever way it is found.
+    let mut bad = x;
+    bad[((3 * 30 + 17) * 11 + 5) * d + 4] = f32::INFINITY;
+    folder.write("f.npy", &[header("(7, 30, 11, 6)"), bytes(&in_columns(&bad, d))].concat());
+    let args = ["train", "f.npy", "-k", "9", "-o", "n.npy"];
+    for more in [&[][..], &["--minibatch", "5000"], &["--quantizer", "pq", "-m", "2"]] {
+        fails(&folder, &[&args, more].concat(), BAD_INPUT, &["f.npy: vector", "at [3, 17, 5], holds inf in column 4"]);
+    }
+    // More of them than fit into memory would have to be gathered one by one.
+    folder.write("f.npy", &[header("(2, 3000, 100)"), bytes(&noise(600_000, 1))].concat());
+    let args = ["train", "f.npy", "-k", "3", "-o", "n.npy", "--init", "random", "--max-memory", "2300K"];
+    fails(&folder, &args, USAGE, &["f.npy: vectors along several axes in Fortran order", "--max-memory", "C order"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_flat_for_more_vectors_than_it_holds() {
+    let folder = Folder::new();
+    folder.sparse_f32("x.npy", 1 << 20, 256);
+    let report = folder.json(&["train", "x.npy", "-k", "2", "-o", "e.npy", "--init", "random", "--iterations", "1"]);
+    // All rows equal: two codewords of the same zeros, and the higher has no rows.
+    assert_eq!((&report["streamed"], &report["inertia"], &report["dead"]), (&true.into(), &0.0.into(), &1.into()));
+    assert!(folder.read_f32("e.npy", "(2, 256)") == [0.0; 512]);
+    // The largest of all children so far: every other run of this program is small.
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("usage");
+    let peak = usage.max_rss() >> 10;
+    println!("1 GiB learned from in {} s with {peak} MiB resident", report["seconds"]["total"]);
+    assert!(peak < 600, "{peak} MiB");
+}
+
+#[test]
+fn every_file_that_is_written_is_told() {
+    let (folder, _) = sample();
+    let args =
+        ["train", "x.npy", "-k", "3", "-o", "e.npy", "--init", "random", "--iterations", "1", "--codes", "c.npy"];
+    let args = [&args[..], &["--plot", "p.svg", "--checkpoint", "s.safetensors"]].concat();
+    let expected = ["codebook e.npy", "codes c.npy", "plot p.svg", "checkpoint s.safetensors"];
+    let told = |report: serde_json::Value| {
+        let outputs = report["outputs"].as_array().unwrap().iter();
+        outputs
+            .map(|it| format!("{} {}", it["role"].as_str().unwrap(), it["path"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(folder.json(&[&args[..], &["--dry-run"]].concat())), expected);
+    let text = folder.ok(&[&args[..], &["--dry-run"]].concat());
+    for line in ["write plot", "p.svg", "write checkpoint", "s.safetensors"] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(folder.names(), ["x.npy"]);
+    assert_eq!(told(folder.json(&args)), expected);
+    assert_eq!(folder.names(), ["c.npy", "e.npy", "p.svg", "s.safetensors", "x.npy"]);
 }

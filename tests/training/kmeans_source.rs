@@ -143,6 +143,12 @@ fn training_goes_on_from_every_state_with_the_same_bytes() {
             if let made @ 1.. = state.curve.len() {
                 let text = format!("iterations must be at least the {made} of the state to go on from, got 0");
                 assert!(refused(resumed.clone().iterations(0)).contains(&text));
+                for inertia in [f64::NAN, -1.0] {
+                    let curve = [&state.curve[1..], &[inertia]].concat();
+                    let state = KMeansState { curve, ..state.clone() };
+                    let text = refused(resumed.clone().init(Init::Resume(state)));
+                    assert!(text.contains("curve of the state must be numbers that are not negative"), "{text}");
+                }
             }
             if state.weights.is_empty() {
                 assert!(refused(resumed.tolerance(0.0).minibatch(5)).contains("weights of the state must be 10"));

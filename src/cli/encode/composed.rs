@@ -38,6 +38,7 @@ pub fn run(args: &Encode, global: &Global, vectors: &Vectors, model: &Model, mut
             verb: "encode",
             inputs: &inputs,
             targets: &targets,
+            also: &[],
             n,
             cost,
             passes: 1,

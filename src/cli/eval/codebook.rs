@@ -31,6 +31,7 @@ pub fn run(args: &Eval, global: &Global, vectors: &Vectors, model: &Model, mut c
             verb: "eval",
             inputs: &inputs,
             targets: &[],
+            also: &[],
             n,
             cost,
             passes: 1,

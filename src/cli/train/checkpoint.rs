@@ -7,16 +7,21 @@ use crate::cli::output::{self, Output};
 use crate::cli::report::shape_text;
 use crate::cli::tensors::{self, Tensor, Values};
 use codeword::{KMeansState, Matrix};
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "codeword-checkpoint";
+const VECTORS: &str = "vectors_xxh3";
+const WEIGHTS: &str = "weights_xxh3";
 
-/// Where it is, and what its bytes depend on besides the values of the vectors.
+/// Where it is, and what its bytes depend on.
 pub struct Checkpoint {
     path: PathBuf,
     metadata: Vec<(&'static str, String)>,
+    /// What the file that is gone on from says of itself.
+    found: Option<Metadata>,
     /// Whether the file is of this training: written by it, or what it goes on from.
     is_ours: Cell<bool>,
 }
@@ -31,9 +36,28 @@ impl Checkpoint {
             ("tolerance", args.tolerance.to_string()),
             ("minibatch", or_all(args.minibatch)),
             ("sample", or_all(args.sample)),
-            ("weights", args.weights.is_some().to_string()),
         ]);
-        Checkpoint { path: path.into(), metadata, is_ours: Cell::new(false) }
+        Checkpoint { path: path.into(), metadata, found: None, is_ours: Cell::new(false) }
+    }
+
+    /// Adds the values that are learned from. Those of the file that is gone on from must be the same.
+    pub fn bind(&mut self, vectors: String, weights: Option<String>) -> Result<()> {
+        let weights = weights.unwrap_or_else(|| "none".into());
+        for (key, what, value) in [(VECTORS, "vectors", vectors), (WEIGHTS, "weights", weights)] {
+            let found = self.found.as_ref().map(|it| it.metadata().as_ref().and_then(|entries| entries.get(key)));
+            match found {
+                Some(found) if found != Some(&value) => {
+                    let (name, found) = (self.path.display(), found.map_or("nothing", String::as_str));
+                    let message = format!(
+                        "{name}: is a checkpoint of other {what}, of XXH3 {found}, not {value}; resume with those it was made \
+                         with, or leave out --resume"
+                    );
+                    return Err(Failure::new(Exit::BadInput, message));
+                }
+                _ => self.metadata.push((key, value)),
+            }
+        }
+        Ok(())
     }
 
     /// The file that this training can go on from, if there is one. Before its first iteration an earlier one's may lie there.
@@ -57,8 +81,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads a state, which must be of the same training.
-    pub fn read(&self) -> Result<KMeansState> {
+    /// Reads a state, which must be of the same training as far as can be said before its vectors are read, and of no more
+    /// than so many iterations.
+    pub fn read(&mut self, iterations: u32) -> Result<KMeansState> {
         let name = self.path.display();
         let bad = |message: String| Failure::new(Exit::BadInput, format!("{name}: {message}"));
         let bytes = match std::fs::read(&self.path) {
@@ -93,7 +118,19 @@ impl Checkpoint {
             return Err(bad(format!("holds codewords of shape {}", shape_text(codewords.shape()))));
         }
         let codewords = Matrix::new(values.collect(), k, d).or_exit(Exit::BadInput)?;
+        let state = KMeansState { codewords, curve: wide("curve")?, weights: wide("weights")? };
+        if let Some(i) = state.codewords.as_slice().iter().position(|value| !value.is_finite()) {
+            let got = state.codewords.as_slice()[i];
+            return Err(bad(format!("codeword {} holds {got} in column {}; leave out --resume", i / d, i % d)));
+        }
+        if state.curve.len() > iterations as usize {
+            let moved = state.curve.len();
+            let message =
+                format!("--iterations {iterations}: {name} has moved its codewords {moved} times; allow at least that");
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        self.found = Some(header);
         self.is_ours.set(true);
-        Ok(KMeansState { codewords, curve: wide("curve")?, weights: wide("weights")? })
+        Ok(state)
     }
 }

@@ -34,8 +34,8 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     inputs.extend(weights.as_ref().map(|reader| ("weights", reader)));
     inputs.extend(start.as_ref().map(|model| ("start", &model.reader)));
     files::check(args, &targets, &inputs, global)?;
-    let checkpoint = args.checkpoint.as_deref().map(|path| Checkpoint::new(path, args, &vectors));
-    let resumed = checkpoint.as_ref().filter(|_| args.resume).map(Checkpoint::read).transpose()?;
+    let mut checkpoint = args.checkpoint.as_deref().map(|path| Checkpoint::new(path, args, &vectors));
+    let resumed = checkpoint.as_mut().filter(|_| args.resume).map(|it| it.read(args.iterations)).transpose()?;
     let device = global.open_devices()?.only("train")?;
 
     let (place, blocks, carry) = rows::plan(args, &vectors, &device, global)?;
@@ -50,6 +50,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
             verb: "train",
             inputs: &inputs,
             targets: &targets,
+            also: &files::also(args),
             n: learned_from,
             cost,
             passes,
@@ -60,24 +61,30 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
         return plan.print(global);
     }
 
-    let ended = |halt: Halt| match halt {
-        Halt::Stopped => interrupted(checkpoint.as_ref()),
+    let ended = |halt: Halt, checkpoint: Option<&Checkpoint>| match halt {
+        Halt::Stopped => interrupted(checkpoint),
         Halt::Failed(failure) => failure,
         Halt::Library(error) => super::explain(error, &vectors, args.weights.as_deref()),
     };
     if place == Place::File && start.is_none() && !args.resume && args.init == InitChoice::PlusPlus {
         global.say(&format!(
-            "the vectors do not fit into --max-memory, and kmeans++ reads them {} times; allow more, or start with --init \
-             'kmeans||'",
+            "the vectors do not fit into --max-memory with what training needs beside them, and kmeans++ reads them {} times; \
+             allow more, or start with --init 'kmeans||'",
             k - 1
         ));
     }
-    let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(ended)?;
+    let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(|halt| ended(halt, checkpoint.as_ref()))?;
     let weights = weights.zip(args.weights.as_deref());
     let weights = weights.map(|(reader, file)| clock.load(|| rows.weights(&reader, file))).transpose()?;
-    if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {
-        log::warn!("{}: {rounded} rows of weights were rounded to f32", file.display());
+    if let (Some((_, 1..)), Some(file)) = (&weights, &args.weights) {
+        log::warn!("{}: weights were rounded to f32", file.display());
     }
+    if let Some(checkpoint) = &mut checkpoint {
+        let of_vectors = clock.load(|| rows.fingerprint());
+        let of_vectors = of_vectors.map_err(|failure| ended(failure.into(), Some(checkpoint)))?;
+        checkpoint.bind(of_vectors, weights.as_ref().map(|(weights, _)| rows::fingerprint(weights)))?;
+    }
+    let checkpoint = checkpoint.as_ref();
     let start = start.map(|model| model.load(&Device::cpu(), &mut clock)).transpose()?;
     let params = super::params(args, start, resumed.clone()).carry(carry);
     let mut outputs = Outputs::create(args, &targets)?;
@@ -88,7 +95,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
             return Err(Halt::Stopped);
         }
         follow.step(step);
-        match (&checkpoint, step, state) {
+        match (checkpoint, step, state) {
             (Some(checkpoint), Step::Moved { .. }, Some(state)) => match checkpoint.write(state) {
                 // Stopped while it was written: the one before stays.
                 Err(_) if STOP.load(Ordering::Relaxed) => Err(Halt::Stopped),
@@ -100,8 +107,8 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let weights = weights.as_ref().map(|(weights, _)| &weights[..]);
     let fit = clock.prepare(|| params.fit_source(&mut rows.source(blocks.rows), weights, &device, observe)).map_err(
         |halt| match halt {
-            Halt::Library(error) => ended(Halt::Library(rows.in_file(error))),
-            halt => ended(halt),
+            Halt::Library(error) => ended(Halt::Library(rows.in_file(error)), checkpoint),
+            halt => ended(halt, checkpoint),
         },
     )?;
     drop(follow);
@@ -131,7 +138,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
             "dead": dead,
             "seed": args.seed,
             "run": fit.run,
-            "outputs": report::targets(&targets),
+            "outputs": report::outputs(&targets, &files::also(args)),
         }));
     }
     let shape = shape_text(&targets[0].header.shape);
@@ -165,7 +172,7 @@ fn interrupted(checkpoint: Option<&Checkpoint>) -> Failure {
     }
 }
 
-/// Opens the weights, one for each vector in the order in which the vectors are read.
+/// Opens the weights, one for each vector, in C order or along the same axes.
 fn open_weights(file: &Path, vectors: &Vectors) -> Result<Reader> {
     let reader = input::open(file, None)?;
     let (shape, leading) = (&reader.header().shape, vectors.reader.leading());
@@ -173,16 +180,10 @@ fn open_weights(file: &Path, vectors: &Vectors) -> Result<Reader> {
         let message = format!("{}: expected {expected}, got shape {}", file.display(), shape_text(shape));
         Err(Failure::new(Exit::BadInput, message))
     };
-    if shape[..] != [vectors.n] && shape != leading {
-        return bad(format!("one weight for each of {} vectors", vectors.n));
+    match shape[..] == [vectors.n] || shape == leading {
+        true => Ok(reader),
+        false => bad(format!("one weight for each of {} vectors", vectors.n)),
     }
-    let in_columns = |reader: &Reader, axes: usize| reader.header().fortran_order && axes > 1;
-    if in_columns(&reader, shape.len()) || in_columns(&vectors.reader, leading.len()) {
-        return bad(
-            "weights and vectors in C order (numpy.ascontiguousarray) where there are several axes of them".into()
-        );
-    }
-    Ok(reader)
 }
 
 /// Opens the codebook to start from.

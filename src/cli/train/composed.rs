@@ -52,6 +52,7 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
             verb: "train",
             inputs: &inputs,
             targets: &targets,
+            also: &[],
             n: learned_from,
             cost: RowCost { buffer: 4 * d as u64, scratch: 0, work },
             passes,

@@ -29,6 +29,12 @@ pub fn targets(args: &Train, vectors: &Vectors) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
+/// The files to write that are no arrays.
+pub fn also(args: &Train) -> Vec<(&'static str, &Path)> {
+    let files = [("plot", args.plot.as_deref()), ("checkpoint", args.checkpoint.as_deref())];
+    files.into_iter().filter_map(|(role, path)| Some((role, path?))).collect()
+}
+
 /// Refuses files that cannot be written. The checkpoint that is gone on from is an input until it is replaced.
 pub fn check(args: &Train, targets: &[Target], inputs: &[(&str, &Reader)], global: &Global) -> Result<()> {
     let mut files: Vec<(&str, &Path)> = targets.iter().map(|target| (target.role, &*target.path)).collect();

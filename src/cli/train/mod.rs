@@ -144,6 +144,10 @@ fn explain(error: Error, vectors: &Vectors, weights: Option<&Path>) -> Failure {
         (Error::InvalidParameter { name: "weights", expected, got, .. }, Some(file)) => {
             Failure::new(Exit::BadInput, format!("{}: weights must be {expected}, got {got}", file.display()))
         }
+        // Their number was compared before: too few count.
+        (Error::Shape { expected, got, .. }, Some(file)) => {
+            Failure::new(Exit::BadInput, format!("{}: expected {expected}, got {got}", file.display()))
+        }
         (error, _) => vectors.explain(error, 0, "remove or repair it"),
     }
 }

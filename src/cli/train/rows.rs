@@ -11,8 +11,10 @@ use crate::cli::values::{InitChoice, Quantizer};
 use codeword::backend::carried::{Carry, bytes_per_row};
 use codeword::io::npy::Reader;
 use codeword::{Device, Error, Matrix, MatrixView, RowSource};
+use std::hash::Hasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use twox_hash::XxHash3_64;
 
 /// Where the vectors are while they are learned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,8 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         Quantizer::Rvq => k.saturating_mul(32 * d).saturating_mul(args.m.unwrap_or(1).into()),
     };
     let codebook = of_codebooks.saturating_add(of_start);
-    let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 16));
+    // With positions, the order they are read in, labels and distances.
+    let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 24));
     let fixed = codebook.saturating_add(batch);
     let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
     // What is carried from pass to pass, where there is memory left.
@@ -75,21 +78,28 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         let all = memory.saturating_add(rows.saturating_mul(carried));
         if all <= limit { (all, Carry::WherePays) } else { (memory, Carry::Never) }
     };
-    let refused = |least: u64, way_out: &str| match global.max_memory {
-        Some(size) if size.0 < least => {
-            let (given, least) = (size_text(size.0), size_text(least));
-            let message = format!("--max-memory {given}: train needs at least {least} for this; {way_out}");
-            Err(Failure::new(Exit::Usage, message))
+    let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
+    let refused = |least: u64, way_out: &str| {
+        // What the codewords themselves need comes on top of a limit that nobody asked for.
+        let most = if global.max_memory.is_some() { limit } else { limit.saturating_add(codebook) };
+        if least <= most {
+            return Ok(());
         }
-        _ => Ok(()),
+        let message = format!(
+            "--max-memory {}{}: train needs at least {} for this; allow that, or {way_out}",
+            size_text(limit),
+            if global.max_memory.is_some() { "" } else { " (where nothing else is said)" },
+            size_text(least)
+        );
+        Err(Failure::new(Exit::Usage, message))
     };
     if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
         let memory = in_memory(sample);
-        refused(memory, "allow that, or draw a smaller sample")?;
-        let (memory, carry) = carrying(sample, memory, global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0));
+        let way_out = if batch > memory / 2 { SMALLER_BATCHES } else { "draw a smaller sample" };
+        refused(memory, way_out)?;
+        let (memory, carry) = carrying(sample, memory, limit);
         return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, carry));
     }
-    let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
     let all = in_memory(n);
     if all <= limit {
         let (memory, carry) = carrying(n, all, limit);
@@ -108,14 +118,27 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     // Two blocks, whole ones of the order in which rows are added up, with labels and distances of one of them.
     let one = ((1 << 18) / d).max(1).min(n);
     let (per_row, fixed) = (8 * d + 12, fixed.saturating_add(n.saturating_mul(beside)));
-    refused(fixed.saturating_add(one * per_row).min(all), "allow that, or train on a --sample")?;
+    let least = fixed.saturating_add(one * per_row).min(all);
+    refused(least, if batch > least / 2 { SMALLER_BATCHES } else { "train on a --sample" })?;
+    if vectors.in_other_order() {
+        let message = format!(
+            "{}: vectors along several axes in Fortran order lie in the file in another order than they are learned in, and \
+             are learned in memory only, which takes {}; allow that with --max-memory, or save them in C order \
+             (numpy.ascontiguousarray)",
+            vectors.reader.file().display(),
+            size_text(all)
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
     let rows = rows.max(one).min(n);
     let memory = fixed.saturating_add(rows * per_row);
     Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }, Carry::Never))
 }
 
-/// The vectors, ready to be learned from.
+const SMALLER_BATCHES: &str = "take fewer vectors for a --minibatch";
+
+/// The vectors, ready to be learned from, in C order.
 pub struct Rows<'a> {
     vectors: &'a Vectors,
     held: Option<Matrix<f32>>,
@@ -180,17 +203,44 @@ impl<'a> Rows<'a> {
         Ok((sample.iter().map(|&i| weights[i]).collect(), rounded))
     }
 
-    /// An error about these rows as one about the vectors of the file.
+    /// An error about these rows as one about the vectors of the file, in its order.
     pub fn in_file(&self, error: Error) -> Error {
-        match (error, &self.sample) {
+        match error {
             // A vector, or what became of it.
-            (Error::NonFinite { op, what, row, col, got, way_out }, Some(sample)) if what != "codeword" => {
-                let row = sample.get(row).copied().unwrap_or(row);
-                Error::NonFinite { op, what, row, col, got, way_out }
+            Error::NonFinite { op, what, row, col, got, way_out } if what != "codeword" => {
+                let row = self.sample.as_ref().and_then(|sample| sample.get(row)).copied().unwrap_or(row);
+                Error::NonFinite { op, what, row: self.vectors.position(row), col, got, way_out }
             }
-            (error, _) => error,
+            error => error,
         }
     }
+
+    /// What tells these vectors from others, for one more pass over those that are not held.
+    pub fn fingerprint(&self) -> Result<String> {
+        if let Some(held) = &self.held {
+            return Ok(fingerprint(held.as_slice()));
+        }
+        let (n, d, mut hasher) = (self.vectors.n, self.vectors.d, XxHash3_64::new());
+        let rows = HASHED.div_ceil(d).min(n);
+        let (mut block, mut scratch) = (vec![0.0; rows * d], Vec::new());
+        for first in (0..n).step_by(rows) {
+            if STOP.load(Ordering::Relaxed) {
+                return Err(Failure::interrupted());
+            }
+            let block = &mut block[..rows.min(n - first) * d];
+            self.vectors.reader.read_rows(first, block, &mut scratch).or_exit(Exit::BadInput)?;
+            hasher.write(bytemuck::cast_slice(block));
+        }
+        Ok(format!("{:016x}", hasher.finish()))
+    }
+}
+
+/// Numbers that are hashed at a time.
+const HASHED: usize = 1 << 18;
+
+/// The XXH3 of numbers, which tells whether they are the same.
+pub fn fingerprint(values: &[f32]) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(bytemuck::cast_slice(values)))
 }
 
 /// Vectors that are read in every pass. `rounded` counts anew from the first vector on.
@@ -200,7 +250,13 @@ fn from_file<'a>(vectors: &'a Vectors, rounded: &'a AtomicU64, block_rows: usize
         if STOP.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
-        let lossy = vectors.reader.read_rows(first, out, &mut scratch).or_exit(Exit::BadInput)?;
+        let lossy = match vectors.in_other_order() {
+            false => vectors.reader.read_rows(first, out, &mut scratch).or_exit(Exit::BadInput)?,
+            true => (first..).zip(out.chunks_mut(vectors.d)).try_fold(0, |lossy, (i, row)| {
+                let read = vectors.reader.read_rows(vectors.position(i), row, &mut scratch);
+                Ok::<u64, Halt>(lossy + read.or_exit(Exit::BadInput)?)
+            })?,
+        };
         match first {
             0 => rounded.store(lossy, Ordering::Relaxed),
             _ => _ = rounded.fetch_add(lossy, Ordering::Relaxed),
