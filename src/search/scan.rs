@@ -85,7 +85,8 @@ pub(super) struct Batch {
     /// Bytes of a block of codes that are none.
     space: Vec<u8>,
     found: Vec<Found>,
-    which: Vec<u32>,
+    /// The same by queries.
+    which: Vec<Vec<u32>>,
 }
 
 impl Batch {
@@ -95,13 +96,13 @@ impl Batch {
         entry.0[..queries.len()].fill(0);
         Batch {
             of_queries: queries.clone().map(|_| Best::new(r)).collect(),
+            which: vec![Vec::new(); queries.len()],
             queries,
             seen: 0,
             tables: vec![[entry; 256]; scan.bytes.map_or(0, Bytes::count)],
             limits: [f32::INFINITY; LANES],
             space: Vec::new(),
             found: Vec::new(),
-            which: Vec::new(),
         }
     }
 
@@ -135,11 +136,17 @@ impl Batch {
                 // A block has fewer than 2^32 codes.
                 _ => self.found.extend((0..(end - start) as u32).map(|code| (code, u64::MAX))),
             }
-            for (lane, (best, query)) in self.of_queries.iter_mut().zip(self.queries.clone()).enumerate() {
-                // One query after the other: its table stays in the cache.
-                self.which.clear();
-                self.which.extend(self.found.iter().filter(|found| found.1 >> lane & 1 == 1).map(|found| found.0));
-                scan.look(tables.of_query(query), first + start as u32, some, &self.which, best);
+            self.which.iter_mut().for_each(Vec::clear);
+            for &(code, mut queries) in &self.found {
+                while let Some(which) = self.which.get_mut(queries.trailing_zeros() as usize) {
+                    which.push(code);
+                    queries &= queries - 1;
+                }
+            }
+            // One query after the other: its table stays in the cache.
+            let of_queries = self.of_queries.iter_mut().zip(self.queries.clone()).zip(&self.which);
+            for (lane, ((best, query), which)) in of_queries.enumerate() {
+                scan.look(tables.of_query(query), first + start as u32, some, which, best);
                 shared.tell(lane, best);
             }
             self.seen += end - start;
