@@ -1,8 +1,9 @@
 //! Codes in a file: a number for each vector, or m of them along the last axis.
 
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
-use crate::cli::input::{self, index_text, multi_index};
+use crate::cli::input::{self, index_text};
 use crate::cli::model::Model;
+use crate::cli::order::multi_index;
 use crate::cli::report::shape_text;
 use crate::cli::values::Quantizer;
 use codeword::Error;

@@ -2,6 +2,7 @@
 
 use crate::cli::args;
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
+use crate::cli::order::Order;
 use crate::cli::report::size_text;
 use crate::cli::signals::STOP;
 use crate::cli::values::Reinterpret;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// Bytes read at a time: Ctrl-C is heard in between.
-const PIECE: usize = 32 << 20;
+pub const PIECE: usize = 32 << 20;
 
 /// Opens an array, after the questions whose answers the operating system words badly.
 pub fn open(file: &Path, dtype: Option<Reinterpret>) -> Result<Reader> {
@@ -50,16 +51,6 @@ impl Vectors {
         }
         let (n, d) = (reader.rows(), reader.cols());
         Ok(Vectors { reader, n, d })
-    }
-
-    /// Whether vectors follow each other in the file in another order than that of their numbers, C order.
-    pub fn in_other_order(&self) -> bool {
-        in_other_order(&self.reader)
-    }
-
-    /// Where in the file the vector of a number lies.
-    pub fn position(&self, row: usize) -> usize {
-        if self.in_other_order() { in_columns(self.reader.leading().iter(), row) } else { row }
     }
 
     /// The failure behind an error of the library about a block that starts at row `first` of the file.
@@ -101,13 +92,14 @@ pub fn read_all(reader: &Reader) -> Result<(Vec<f32>, u64)> {
         rounded += reader.read_rows(first, piece, &mut scratch).or_exit(Exit::BadInput)?;
         Ok(())
     };
-    if in_other_order(reader) {
+    let order = Order::of_rows(reader);
+    if order.is_other() {
         let mut piece = vec![0.0; (rows * cols).min(values.len())];
         for first in (0..reader.rows()).step_by(rows) {
             let piece = &mut piece[..rows.min(reader.rows() - first) * cols];
             read(first, piece)?;
             for (position, row) in (first..).zip(piece.chunks(cols)) {
-                values[in_columns(reader.leading().iter().rev(), position) * cols..][..cols].copy_from_slice(row);
+                values[order.number(position) * cols..][..cols].copy_from_slice(row);
             }
         }
     } else {
@@ -118,66 +110,10 @@ pub fn read_all(reader: &Reader) -> Result<(Vec<f32>, u64)> {
     Ok((values, rounded))
 }
 
-/// Whether rows lie in the file in another order than C order: the first of several leading axes runs fastest.
-fn in_other_order(reader: &Reader) -> bool {
-    reader.header().fortran_order && reader.leading().iter().filter(|&&extent| extent > 1).count() > 1
-}
-
-/// The position in Fortran order of what has `position` in C order; with the axes reversed the way back.
-fn in_columns<'a>(axes: impl DoubleEndedIterator<Item = &'a usize> + Clone, mut position: usize) -> usize {
-    let (mut stride, mut other) = (axes.clone().product::<usize>(), 0);
-    for &extent in axes.rev() {
-        stride /= extent;
-        other += position % extent * stride;
-        position /= extent;
-    }
-    other
-}
-
 /// `7` for element 7 of one axis, `7, at [1, 3]` where there are more axes.
 pub fn index_text(index: &[usize], position: usize) -> String {
     match index {
         [] | [_] => position.to_string(),
         _ => format!("{position}, at {index:?},"),
-    }
-}
-
-/// The index along every axis of the element at `position` in storage order.
-pub fn multi_index(shape: &[usize], fortran_order: bool, mut position: usize) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    let mut split = |axis: usize| {
-        let extent = shape[axis].max(1);
-        index[axis] = position % extent;
-        position /= extent;
-    };
-    if fortran_order {
-        (0..shape.len()).for_each(&mut split)
-    } else {
-        (0..shape.len()).rev().for_each(&mut split)
-    }
-    index
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_follow_the_storage_order() {
-        assert_eq!(multi_index(&[2, 3, 4], false, 23), [1, 2, 3]);
-        assert_eq!(multi_index(&[2, 3, 4], false, 4), [0, 1, 0]);
-        assert_eq!(multi_index(&[2, 3, 4], true, 4), [0, 2, 0]);
-        assert_eq!(multi_index(&[], true, 0), [0usize; 0]);
-    }
-
-    #[test]
-    fn positions_in_c_order_have_the_index_of_theirs_in_fortran_order() {
-        for shape in [&[7][..], &[2, 3], &[4, 1, 3], &[2, 3, 4, 5]] {
-            for position in 0..shape.iter().product() {
-                let other = in_columns(shape.iter(), position);
-                assert_eq!(multi_index(shape, true, other), multi_index(shape, false, position), "{shape:?}");
-                assert_eq!(in_columns(shape.iter().rev(), other), position, "{shape:?}");
-            }
-        }
     }
 }

@@ -14,6 +14,7 @@ mod exit;
 mod input;
 mod inspect;
 mod model;
+mod order;
 mod output;
 mod pipeline;
 mod plan;

@@ -3,7 +3,7 @@
 use crate::cli::args::Global;
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::output::Target;
-use crate::cli::report::{self, count_text, shape_text, size_text};
+use crate::cli::report::{self, count_text, least_text, shape_text, size_text};
 use crate::cli::values::Size;
 use codeword::Precision;
 use codeword::io::npy::{Header, Reader};
@@ -55,7 +55,7 @@ impl Blocks {
                 let message = format!(
                     "--max-memory {} holds no ring of {BUFFERS} buffers: one row in each takes {}; allow at least that",
                     size_text(size.0),
-                    size_text(per_row)
+                    least_text(per_row)
                 );
                 return Err(Failure::new(Exit::Usage, message));
             }

@@ -161,6 +161,15 @@ pub fn shape_text(shape: &[usize]) -> String {
 
 /// Bytes in the unit that suits them: `17 bytes`, `4.9 MiB`.
 pub fn size_text(bytes: u64) -> String {
+    in_units(bytes, |tenths| tenths.round())
+}
+
+/// The same of a size that has to be allowed: never less than it.
+pub fn least_text(bytes: u64) -> String {
+    in_units(bytes, |tenths| tenths.ceil())
+}
+
+fn in_units(bytes: u64, rounded: impl Fn(f64) -> f64) -> String {
     let mut value = bytes as f64;
     let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
     let mut unit = "bytes";
@@ -168,7 +177,7 @@ pub fn size_text(bytes: u64) -> String {
         let Some(next) = units.next() else { break };
         (value, unit) = (value / 1024.0, next);
     }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.1} {unit}") }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{:.1} {unit}", rounded(10.0 * value) / 10.0) }
 }
 
 /// A count to three digits: `17`, `830k`, `1.25M`.
@@ -209,6 +218,8 @@ mod tests {
         assert_eq!(size_text(1023), "1023 bytes");
         assert_eq!(size_text(5_120_000), "4.9 MiB");
         assert_eq!(size_text(8 << 30), "8.0 GiB");
+        assert_eq!((size_text(1025), least_text(1025)), ("1.0 KiB".into(), "1.1 KiB".into()));
+        assert_eq!((size_text(1 << 20), least_text(1 << 20)), ("1.0 MiB".into(), "1.0 MiB".into()));
         assert_eq!(count_text(17.0), "17");
         assert_eq!(count_text(830_000.0), "830k");
         assert_eq!(count_text(1_250_000.0), "1.25M");

@@ -10,7 +10,7 @@ use crate::cli::output::{self, Target};
 use crate::cli::plan::{Blocks, Plan, RowCost};
 use crate::cli::ranked::Files;
 use crate::cli::recall::{self, Recall};
-use crate::cli::report::{self, Clock, Report, count_text, shape_text, size_text};
+use crate::cli::report::{self, Clock, Report, count_text, least_text, shape_text, size_text};
 use crate::cli::signals::STOP;
 use crate::cli::stream::{Block, Stream};
 use crate::cli::values::{Quantizer, Size};
@@ -239,7 +239,7 @@ fn beside(held: u64, cost: RowCost, global: &Global) -> Result<Option<Size>> {
     match given.0.checked_sub(held).filter(|&left| left >= Blocks::least(cost)) {
         Some(left) => Ok(Some(Size(left))),
         None => {
-            let (given, needed) = (size_text(given.0), size_text(held.saturating_add(Blocks::least(cost))));
+            let (given, needed) = (size_text(given.0), least_text(held.saturating_add(Blocks::least(cost))));
             let message = format!(
                 "--max-memory {given}: search holds all codes in memory, and with what it works on that takes \
                  at least {needed}; allow it, or search the codes in parts"

@@ -31,6 +31,13 @@ fn rows(reader: &Reader, first: usize, count: usize) -> codeword::Result<(Vec<f3
     Ok((out, inexact))
 }
 
+/// As they lie in the file.
+fn as_they_lie(reader: &Reader, first: usize, count: usize) -> codeword::Result<(Vec<f32>, u64)> {
+    let mut out = vec![f32::NAN; count];
+    let inexact = reader.read_values(first, &mut out, &mut Vec::new())?;
+    Ok((out, inexact))
+}
+
 fn all(path: &Path) -> (Vec<f32>, u64) {
     let reader = Reader::open(path, None).unwrap();
     rows(&reader, 0, reader.rows()).unwrap()
@@ -85,6 +92,10 @@ fn every_type_and_byte_order_reads_as_the_same_numbers() {
         let f = Reader::open(&file(&dir, descr, true, &[2, 3], &data), dtype).unwrap();
         let transposed = [0, 2, 4, 1, 3, 5].map(|i| want[i]).to_vec();
         assert_eq!(rows(&f, 0, 2).unwrap(), (transposed, 0), "{descr} in Fortran order");
+        for reader in [c, f] {
+            assert_eq!(as_they_lie(&reader, 0, 6).unwrap(), (want.to_vec(), 0), "{descr}");
+            assert_eq!(as_they_lie(&reader, 1, 4).unwrap(), (want[1..5].to_vec(), 0), "{descr}");
+        }
     }
 }
 
@@ -141,7 +152,11 @@ fn rows_that_f32_cannot_hold_are_rounded_to_nearest_even_and_counted() {
         let (got, inexact) = all(&path);
         assert_eq!(got.map_bits(), want.as_flattened().to_vec().map_bits());
         assert_eq!(inexact, 3, "rows 1, 3 and 4");
+        assert_eq!(as_they_lie(&Reader::open(&path, None).unwrap(), 0, 15).unwrap().1, 5, "of them five numbers");
     }
+    let reader = Reader::open(&file(&dir, "<f8", false, &[15], &le(f64s.as_flattened(), |x| x.to_le_bytes())), None);
+    let (got, inexact) = as_they_lie(&reader.unwrap(), 3, 9).unwrap();
+    assert_eq!((got.map_bits(), inexact), (want.as_flattened()[3..12].to_vec().map_bits(), 4));
 
     // 2^24 + 1 needs 25 bits; powers of two and 24-bit multiples never do. The extremes round up to a power of two.
     let i64s = [[1 << 40, -(1 << 24), 0], [(1 << 24) + 1, 0, 0], [i64::MAX, 0, 0], [i64::MIN, 3 << 60, -1]];
@@ -178,8 +193,11 @@ fn a_number_beyond_f32_is_an_error_that_names_row_column_and_value() {
     // Position 19 is row 19 % 6 = 1 = index [1, 0], column 3.
     let error = rows(&Reader::open(&f, None).unwrap(), 0, 6).unwrap_err();
     says(&error, &["-1e39 in row 1, column 3 (index [1, 0])"]);
-    // The rows before it can be had.
-    assert!(rows(&Reader::open(&c, None).unwrap(), 0, 3).is_ok());
+    // The rows before it can be had, and so can the numbers.
+    let (c, f) = (Reader::open(&c, None).unwrap(), Reader::open(&f, None).unwrap());
+    assert!(rows(&c, 0, 3).is_ok() && as_they_lie(&c, 0, 19).is_ok() && as_they_lie(&f, 0, 19).is_ok());
+    says(&as_they_lie(&c, 12, 8).unwrap_err(), &["up to 3.4028235e38", "-1e39 at index [1, 0, 4]"]);
+    says(&as_they_lie(&f, 12, 8).unwrap_err(), &["-1e39 at index [1, 0, 3]"]);
 }
 
 #[test]
@@ -241,6 +259,8 @@ fn blocks_at_odd_places_equal_the_whole_file() {
             let (block, rounded) = rows(&reader, first, count).unwrap();
             assert!(block == whole[first * d..(first + count) * d], "{count} rows from {first}, fortran: {fortran}");
             assert_eq!(rounded, inexact, "{count} rows from {first}, fortran: {fortran}");
+            let (numbers, _) = as_they_lie(&reader, first * d, count * d).unwrap();
+            assert!(numbers.iter().zip(&values[first * d..]).all(|(&got, &want)| got == want as f32));
         }
     }
 }
@@ -253,6 +273,8 @@ fn requests_that_do_not_fit_the_array_are_errors() {
     says(&read(0, 4).unwrap_err(), &["a whole number of rows of 3", "4 elements"]);
     says(&read(5, 3).unwrap_err(), &["lie within 5", "got 5"]);
     says(&read(usize::MAX, 3).unwrap_err(), &["lie within 5"]);
+    says(&as_they_lie(&reader, 14, 2).unwrap_err(), &["lie within 15", "got 14"]);
+    says(&as_they_lie(&reader, usize::MAX, 1).unwrap_err(), &["lie within 15"]);
     says(&reader.read_codes(14, &mut [0; 2], &mut Vec::new()).unwrap_err(), &["lie within 15", "got 14"]);
 }
 

@@ -76,9 +76,9 @@ fn codebooks_of_groups_follow_their_columns_and_pull_by_their_share_of_the_loss(
     // Widths, numbers of codewords and their columns.
     let groups = [(3, 6, 0..3), (1, 4, 3..4), (6, 8, 4..10)];
     let starts: Vec<Matrix<f32>> = groups.iter().map(|(d, k, _)| matrix(numbers.gaussians(k * d), *k, *d)).collect();
-    let params = Ema::new().decay(0.5).threshold(2.0);
+    let params = Ema::new().decay(0.5).threshold(8.0);
     let follow = || starts.iter().map(|e| params.clone().start(&codebook(e.view())).unwrap()).collect::<Vec<_>>();
-    let (mut together, mut alone) = (follow(), follow());
+    let (mut together, mut alone, mut revived) = (follow(), follow(), 0);
     for _ in 0..3 {
         let z = matrix(numbers.gaussians(n * d), n, d);
         let codebooks: Vec<Codebook> = together.iter().map(|ema| ema.codebook().clone()).collect();
@@ -101,7 +101,8 @@ fn codebooks_of_groups_follow_their_columns_and_pull_by_their_share_of_the_loss(
             }
             // A copy of the columns, labelled by itself.
             together[g].update_labelled(part, &labels).unwrap();
-            alone[g].update(cut(z.view(), columns.clone()).view()).unwrap();
+            let step = alone[g].update(cut(z.view(), columns.clone()).view()).unwrap();
+            revived += step.usage.revived;
             assert_eq!(together[g].state(), alone[g].state());
             let bits = |ema: &EmaCodebook| {
                 let codewords = ema.codebook().codewords().unwrap();
@@ -111,6 +112,7 @@ fn codebooks_of_groups_follow_their_columns_and_pull_by_their_share_of_the_loss(
         }
         approx::assert_relative_eq!(q.loss, loss, max_relative = 1e-12);
     }
+    assert!(revived > 0, "some codeword died");
 }
 
 #[test]

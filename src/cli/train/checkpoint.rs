@@ -35,7 +35,7 @@ impl Checkpoint {
             ("seed", args.seed.to_string()),
             ("tolerance", args.tolerance.to_string()),
             ("minibatch", or_all(args.minibatch)),
-            ("sample", or_all(args.sample)),
+            ("sample", or_all(args.sample.filter(|&sample| (sample as usize) < vectors.n))),
         ]);
         Checkpoint { path: path.into(), metadata, found: None, is_ours: Cell::new(false) }
     }
@@ -46,8 +46,15 @@ impl Checkpoint {
         for (key, what, value) in [(VECTORS, "vectors", vectors), (WEIGHTS, "weights", weights)] {
             let found = self.found.as_ref().map(|it| it.metadata().as_ref().and_then(|entries| entries.get(key)));
             match found {
-                Some(found) if found != Some(&value) => {
-                    let (name, found) = (self.path.display(), found.map_or("nothing", String::as_str));
+                Some(None) => {
+                    let name = self.path.display();
+                    let message = format!(
+                        "{name}: does not say of which {what} it is, as an earlier version wrote it; leave out --resume"
+                    );
+                    return Err(Failure::new(Exit::BadInput, message));
+                }
+                Some(Some(found)) if *found != value => {
+                    let name = self.path.display();
                     let message = format!(
                         "{name}: is a checkpoint of other {what}, of XXH3 {found}, not {value}; resume with those it was made \
                          with, or leave out --resume"
@@ -114,7 +121,8 @@ impl Checkpoint {
             let values = tensor.data().as_chunks::<8>().0;
             Ok(values.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
         };
-        if self.metadata.iter().any(|(key, value)| *key == "d" && *value != d.to_string()) {
+        let sizes = [("k", k.to_string()), ("d", d.to_string())];
+        if self.metadata.iter().any(|(key, value)| sizes.iter().any(|(name, got)| key == name && value != got)) {
             return Err(bad(format!("holds codewords of shape {}", shape_text(codewords.shape()))));
         }
         let codewords = Matrix::new(values.collect(), k, d).or_exit(Exit::BadInput)?;

@@ -4,7 +4,8 @@ use super::Halt;
 use super::checkpoint::Checkpoint;
 use super::files::{self, Outputs};
 use super::follow::Follow;
-use super::rows::{self, Place, Rows};
+use super::memory::{self, Place};
+use super::rows::{self, Rows};
 use crate::cli::args::{self, Global, Train};
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::input::{self, Vectors};
@@ -38,7 +39,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let resumed = checkpoint.as_mut().filter(|_| args.resume).map(|it| it.read(args.iterations)).transpose()?;
     let device = global.open_devices()?.only("train")?;
 
-    let (place, blocks, carry) = rows::plan(args, &vectors, &device, global)?;
+    let (place, blocks, carry) = memory::plan(args, &vectors, &device, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
     let labelled = super::labelled(args, learned_from);
     if global.dry_run {
@@ -62,9 +63,9 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     }
 
     let ended = |halt: Halt, checkpoint: Option<&Checkpoint>| match halt {
-        Halt::Stopped => interrupted(checkpoint),
+        Halt::Stopped => interrupted(args, checkpoint),
         Halt::Failed(failure) => failure,
-        Halt::Library(error) => super::explain(error, &vectors, args.weights.as_deref()),
+        Halt::Library(error) => super::explain(error, &vectors, args.checkpoint.as_deref()),
     };
     if place == Place::File && start.is_none() && !args.resume && args.init == InitChoice::PlusPlus {
         global.say(&format!(
@@ -75,12 +76,13 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     }
     let rows = Rows::load(place, &vectors, args.seed, &mut clock).map_err(|halt| ended(halt, checkpoint.as_ref()))?;
     let weights = weights.zip(args.weights.as_deref());
-    let weights = weights.map(|(reader, file)| clock.load(|| rows.weights(&reader, file))).transpose()?;
-    if let (Some((_, 1..)), Some(file)) = (&weights, &args.weights) {
-        log::warn!("{}: weights were rounded to f32", file.display());
+    let weights = weights.map(|(reader, file)| clock.load(|| rows.weights(&reader, file, k))).transpose();
+    let weights = weights.map_err(|failure| ended(failure.into(), checkpoint.as_ref()))?;
+    if let (Some((_, rounded @ 1..)), Some(file)) = (&weights, &args.weights) {
+        log::warn!("{}: {rounded} weights were rounded to f32", file.display());
     }
     if let Some(checkpoint) = &mut checkpoint {
-        let of_vectors = clock.load(|| rows.fingerprint());
+        let of_vectors = clock.load(|| rows.fingerprint(blocks.rows));
         let of_vectors = of_vectors.map_err(|failure| ended(failure.into(), Some(checkpoint)))?;
         checkpoint.bind(of_vectors, weights.as_ref().map(|(weights, _)| rows::fingerprint(weights)))?;
     }
@@ -117,9 +119,11 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     outputs.write_model(args.quantizer, &[&fit.codebook], None)?;
     outputs.write_plot(&fit.curve, &fit.counts)?;
     if let Some(codes) = &mut outputs.codes {
-        files::write_codes(codes, &vectors, &fit.codebook, blocks, global)?;
+        let written = files::write_codes(codes, &vectors, &fit.codebook, blocks, global);
+        written.map_err(|failure| ended(failure.into(), checkpoint))?;
     }
-    output::commit(outputs.into_all(), global.force)?;
+    let committed = output::commit(outputs.into_all(), global.force);
+    committed.map_err(|failure| ended(failure.into(), checkpoint))?;
     let seconds = clock.stop(Times { write: writing.elapsed(), ..Times::default() });
     let (rounded, dead) = (rows.rounded(), fit.counts.iter().filter(|&&count| count == 0).count());
     if global.json {
@@ -161,11 +165,11 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
 }
 
 /// Ended by Ctrl-C.
-fn interrupted(checkpoint: Option<&Checkpoint>) -> Failure {
+fn interrupted(args: &Train, checkpoint: Option<&Checkpoint>) -> Failure {
     match checkpoint.and_then(Checkpoint::left) {
         Some(path) => {
-            let path = path.display();
-            let message = format!("interrupted; no codebook was written; add --resume to go on from {path}");
+            let (path, how) = (path.display(), if args.resume { "the same again goes" } else { "add --resume to go" });
+            let message = format!("interrupted; no codebook was written; {how} on from {path}");
             Failure::new(Exit::Interrupted, message)
         }
         None => Failure::interrupted(),

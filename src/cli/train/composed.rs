@@ -3,7 +3,8 @@
 use super::Halt;
 use super::files::{self, Outputs};
 use super::follow::Follow;
-use super::rows::{self, Place, Rows};
+use super::memory::{self, Place};
+use super::rows::Rows;
 use crate::cli::args::{Global, Train};
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::input::Vectors;
@@ -36,7 +37,7 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     files::check(args, &targets, &inputs, global)?;
     let device = global.open_devices()?.only("train")?;
 
-    let (place, blocks, carry) = rows::plan(args, &vectors, &device, global)?;
+    let (place, blocks, carry) = memory::plan(args, &vectors, &device, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
     // Of each part; and of all of them where they move on for a rotation, once and to be judged.
     let labelled = super::labelled(args, learned_from);

@@ -5,6 +5,7 @@ mod codebook;
 mod composed;
 mod files;
 mod follow;
+mod memory;
 mod plot;
 mod rows;
 
@@ -139,14 +140,11 @@ fn params(args: &Train, start: Option<Codebook>, resumed: Option<KMeansState>) -
 }
 
 /// Puts an error of the library in terms of the files.
-fn explain(error: Error, vectors: &Vectors, weights: Option<&Path>) -> Failure {
-    match (error, weights) {
-        (Error::InvalidParameter { name: "weights", expected, got, .. }, Some(file)) => {
-            Failure::new(Exit::BadInput, format!("{}: weights must be {expected}, got {got}", file.display()))
-        }
-        // Their number was compared before: too few count.
-        (Error::Shape { expected, got, .. }, Some(file)) => {
-            Failure::new(Exit::BadInput, format!("{}: expected {expected}, got {got}", file.display()))
+fn explain(error: Error, vectors: &Vectors, checkpoint: Option<&Path>) -> Failure {
+    match (error, checkpoint) {
+        (Error::InvalidParameter { name, expected, got, .. }, Some(file)) if name.ends_with("of the state") => {
+            let message = format!("{}: {name} must be {expected}, got {got}; leave out --resume", file.display());
+            Failure::new(Exit::BadInput, message)
         }
         (error, _) => vectors.explain(error, 0, "remove or repair it"),
     }

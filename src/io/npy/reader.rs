@@ -181,6 +181,46 @@ impl Reader {
         Ok(inexact)
     }
 
+    /// Reads the elements from `first` on, in storage order, as f32, whatever rows they are in. Returns how many f32 cannot
+    /// hold. Rounding, `scratch` and errors as in [`Reader::read_rows`].
+    ///
+    /// # Errors
+    /// - [`Error::InvalidParameter`] where `out` ends past the last element.
+    /// - [`Error::Format`] naming the first finite f64 beyond the largest f32, or the first row that has another dimension
+    ///   than row 0.
+    /// - [`Error::Io`] where the file cannot be read.
+    pub fn read_values(&self, first: usize, out: &mut [f32], scratch: &mut Vec<u8>) -> Result<u64> {
+        let scalar = self.header.scalar;
+        within("read_values", first, out.len(), self.elements())?;
+        if scalar == Scalar::F32 {
+            self.read_elements(first, bytemuck::cast_slice_mut(out))?;
+            return Ok(0);
+        }
+        let (step, mut inexact) = (PIECE / scalar.size(), 0);
+        for (i, piece) in out.chunks_mut(step).enumerate() {
+            let bytes = grown(scratch, piece.len() * scalar.size());
+            self.read_elements(first + i * step, bytes)?;
+            convert::widen(scalar, bytes, piece);
+            if convert::always_exact(scalar) {
+                continue;
+            }
+            for (at, (element, value)) in bytes.chunks(scalar.size()).zip(piece.chunks(1)).enumerate() {
+                let flags = convert::loss(scalar, element, value);
+                if flags & convert::OVERFLOW != 0 {
+                    let index = unravel(first + i * step + at, &self.header.shape, self.header.fortran_order);
+                    // Of the types that f32 cannot always hold only f64 goes beyond it.
+                    let element = element.first_chunk().map_or(f64::NAN, |&bytes| f64::from_ne_bytes(bytes));
+                    let got = format!("{element:e} at index {index:?}");
+                    return Err(
+                        self.format(format!("numbers that f32 can hold (up to {:e}); scale the data", f32::MAX), got)
+                    );
+                }
+                inexact += u64::from(flags & convert::INEXACT);
+            }
+        }
+        Ok(inexact)
+    }
+
     /// Reads the elements from `first` on, in storage order, as codes. `scratch` as in [`Reader::read_rows`].
     ///
     /// # Errors

@@ -1,0 +1,149 @@
+//! Where the vectors are while they are learned from, within the memory given.
+
+use crate::cli::args::{Global, Train};
+use crate::cli::exit::{Exit, Failure, Result};
+use crate::cli::input::{PIECE, Vectors};
+use crate::cli::order::Order;
+use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
+use crate::cli::report::{least_text, size_text};
+use crate::cli::values::{InitChoice, Quantizer};
+use codeword::Device;
+use codeword::backend::carried::{Carry, bytes_per_row};
+
+/// Where the vectors are while they are learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Memory,
+    File,
+    /// So many of them in memory.
+    Sample(usize),
+}
+
+/// How the vectors are learned from within the memory given, and whether what one pass over them learned serves the next.
+pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -> Result<(Place, Blocks, Carry)> {
+    let (n, d, k) = (vectors.n as u64, vectors.d as u64, u64::from(args.k));
+    // While the start is sought, and for every row in memory its label and distance.
+    let start = match (args.start.is_some() || args.resume, args.init) {
+        (true, _) => 0,
+        (false, InitChoice::PlusPlus) => 4,
+        (false, InitChoice::Parallel) => 8,
+        // Its part, and its number while that is learned from.
+        (false, InitChoice::Hierarchical) => 12,
+        (false, InitChoice::Random | InitChoice::Progressive) if args.weights.is_some() => 8,
+        (false, InitChoice::Random | InitChoice::Progressive) => 0,
+    };
+    // Candidates, twice where they grow, and the rows of some parts.
+    let of_start = match (args.start.is_some() || args.resume, args.init) {
+        (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
+        (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
+        (false, InitChoice::Progressive) => {
+            let rows = n.min(k.saturating_mul(256));
+            // Their components, or what the first of them are made of.
+            let turned = rows.saturating_mul(268).max(rows.min(4096) * 768);
+            rows.saturating_mul(4 * d).saturating_add(turned).saturating_add(1536 * d)
+        }
+        _ => 0,
+    };
+    // What the stages before leave of the vectors, or how a rotation has them, with labels and distances of every part.
+    let changed = match args.quantizer {
+        Quantizer::Vq | Quantizer::Pq => 0,
+        Quantizer::Opq => 8 * d + 8 * u64::from(args.m.unwrap_or(1)),
+        Quantizer::Rvq => 8 * d,
+    };
+    let beside = start + if args.weights.is_some() { 4 } else { 0 } + changed;
+    // Codewords old and new, and sums; and the forms they are packed in, by 16.
+    let of_codewords = k.saturating_add(k.next_multiple_of(16)).saturating_mul(16 * d);
+    let of_codebooks = match args.quantizer {
+        Quantizer::Vq | Quantizer::Pq => of_codewords,
+        // The sums of whole rows by label, and some d x d matrices of f64.
+        Quantizer::Opq => {
+            let of_rotation = d.saturating_mul(d).saturating_mul(80);
+            of_codewords.saturating_add(k.saturating_mul(16 * d)).saturating_add(of_rotation)
+        }
+        Quantizer::Rvq => of_codewords.saturating_mul(args.m.unwrap_or(1).into()),
+    };
+    let codebook = of_codebooks.saturating_add(of_start);
+    // The rows of a batch with positions, the order they are read in, labels and distances.
+    let batch = args.minibatch.map_or(0, |rows| u64::from(rows).saturating_mul(4 * d + 24));
+    let fixed = codebook.saturating_add(batch);
+    let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
+    // What is carried from pass to pass, where there is memory left.
+    let carried = match (device, args.minibatch) {
+        (Device::Cpu, None) => bytes_per_row(args.k as usize) as u64,
+        _ => 0,
+    };
+    let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
+    let carrying = |rows: u64, memory: u64| {
+        let all = memory.saturating_add(rows.saturating_mul(carried));
+        if all <= limit { (all, Carry::WherePays) } else { (memory, Carry::Never) }
+    };
+    // Refuses what needs so much. Of its parts the largest says what else can be done.
+    let refuse_beyond = |least: u64, parts: &[(u64, &str)]| {
+        // What the codewords themselves need comes on top of a limit that nobody asked for.
+        let (given, most) = match global.max_memory {
+            Some(_) => ("", limit),
+            None => (" (where nothing else is said)", limit.saturating_add(codebook)),
+        };
+        if least <= most {
+            return Ok(());
+        }
+        let way_out = parts.iter().max_by_key(|(bytes, _)| *bytes).map_or("", |(_, way_out)| way_out);
+        let (limit, least) = (size_text(limit), least_text(least));
+        let message =
+            format!("--max-memory {limit}{given}: train needs at least {least} for this; allow that{way_out}");
+        Err(Failure::new(Exit::Usage, message))
+    };
+    let (of_batch, of_codebook) =
+        ((batch, ", or take fewer vectors for a --minibatch"), (codebook, ", or learn fewer codewords (-k)"));
+    if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
+        // Their numbers, and how these are drawn.
+        let memory = in_memory(sample).saturating_add(sample.saturating_mul(8)).max(sample.saturating_mul(72));
+        refuse_beyond(memory, &[of_batch, of_codebook, (memory - fixed.min(memory), ", or draw a smaller sample")])?;
+        let (memory, carry) = carrying(sample, memory);
+        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, carry));
+    }
+    // With what it is read into first where it is put in order.
+    let is_other = Order::of_rows(&vectors.reader).is_other();
+    let all = in_memory(n).saturating_add(if is_other { n.saturating_mul(4 * d).min(PIECE as u64) } else { 0 });
+    if all <= limit {
+        let (memory, carry) = carrying(n, all);
+        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, carry));
+    }
+    if args.quantizer != Quantizer::Vq {
+        let message = format!(
+            "--max-memory {}: the vectors that {} is learned from are held in memory, which takes {}; allow that, or train \
+             on a --sample",
+            size_text(limit),
+            args.quantizer.described(),
+            least_text(all)
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    // Two blocks, whole ones of the order in which rows are added up, with labels and distances of one of them.
+    let one = ((1 << 18) / d).max(1).min(n);
+    let (per_row, of_rows) = (8 * d + 12, n.saturating_mul(beside));
+    let fixed = fixed.saturating_add(of_rows);
+    let without_start = if start > 0 && args.weights.is_none() { ", or start with --init random" } else { "" };
+    let parts = [
+        of_batch,
+        of_codebook,
+        (n.saturating_mul(start), without_start),
+        (n.saturating_mul(beside - start), ", or train on a --sample"),
+        (one * per_row, ", or train on a --sample"),
+    ];
+    refuse_beyond(fixed.saturating_add(one * per_row).min(all), &parts)?;
+    if is_other {
+        let message = format!(
+            "{}: vectors along several axes in Fortran order lie in the file in another order than they are learned in, and \
+             are learned in memory only, which takes {}; allow that with --max-memory, or save them in C order \
+             (numpy.ascontiguousarray)",
+            vectors.reader.file().display(),
+            least_text(all)
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
+    let rows = rows.max(one).min(n);
+    let memory = fixed.saturating_add(rows * per_row);
+    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }, Carry::Never))
+}
