@@ -23,7 +23,10 @@ fn sums_have_the_bits_of_the_documented_order() {
     let mut numbers = Numbers::new(61);
     // Blocks of 2^18 / d rows: none, parts, several; lanes of 4, 8 and 16 and what they leave; and a codeword with
     // more than 64 blocks of rows, which threads share.
-    for (n, k, d) in [(0, 3, 4), (1, 1, 1), (300, 7, 5), (5000, 11, 131), (3001, 70, 1024), (700, 3, 100_003)] {
+    let sizes = [(0, 3, 4), (1, 1, 1), (300, 7, 5), (5000, 11, 131), (3001, 70, 1024), (700, 3, 100_003)];
+    // Sums that stay in registers, of several blocks.
+    let known = [(70_000, 3, 4), (2001, 90, 8), (40_000, 5, 16), (10_000, 7, 32)];
+    for (n, k, d) in sizes.into_iter().chain(known) {
         let x = wild(&mut numbers, n * d);
         let labels = labels(&mut numbers, n, k);
         let view = MatrixView::new(&x, n, d).unwrap();

@@ -4,8 +4,9 @@
 
 use super::isa::Isa;
 use super::kernels::Kernels;
+use super::rows::prefetch;
 use crate::backend::{SENTINEL, Sums};
-use crate::matrix::{Element, MatrixView};
+use crate::matrix::{AnyView, Element, MatrixView};
 use crate::metrics::block_rows;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -13,8 +14,9 @@ use std::ops::Range;
 /// Segments of one codeword from which on threads share them, and how many are in memory at once.
 const WAVE: usize = 64;
 
-/// Rows that are asked for before their turn.
-const AHEAD: usize = 6;
+/// Bytes of the rows that are asked for before their turn: those of one codeword lie anywhere, and the processor cannot guess. At
+/// least 6 rows of them, and no more than 32.
+const AHEAD: usize = 1 << 11;
 
 /// Adds up the rows of `x`, fewer than 2^32 of at least one column, by their labels: below `k` or sentinels, one for
 /// each row, as are the weights.
@@ -131,17 +133,17 @@ impl<T: Element> Job<'_, T> {
     fn sum_segment(&self, rows: Range<usize>, part: &mut Part) {
         part.values.fill(0.0);
         part.weight = 0.0;
-        for place in rows {
-            // Rows of one codeword lie anywhere: the processor cannot guess the next one.
-            if let Some(&row) = self.order.get(place + AHEAD) {
-                prefetch(self.x.row(row as usize));
-            }
-            let row = self.order[place] as usize;
-            let z = T::as_f32(self.x.row(row), &mut part.wide);
+        let order = &self.order[rows.start..];
+        if let (AnyView::F32(x), None) = (T::any(self.x), self.weights) {
+            return self.kernels.sum_rows(x, order, rows.len(), &mut part.values);
+        }
+        let ahead = ahead::<T>(self.x.cols());
+        for (place, &row) in order[..rows.len()].iter().enumerate() {
+            let z = T::as_f32(next_row(self.x, order, place, ahead), &mut part.wide);
             match self.weights {
                 None => self.kernels.add_row(z, &mut part.values),
                 Some(weights) => {
-                    let weight = f64::from(weights[row]);
+                    let weight = f64::from(weights[row as usize]);
                     self.kernels.add_weighted_row(z, weight, &mut part.values);
                     part.weight += weight;
                 }
@@ -150,18 +152,56 @@ impl<T: Element> Job<'_, T> {
     }
 }
 
-/// Asks for the first cache lines of a row, where the processor can be asked.
-fn prefetch<T>(row: &[T]) {
-    // What follows 64 lines the processor guesses.
-    #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64 / size_of::<T>()).take(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which changes nothing and faults nowhere, about memory that is borrowed besides; every x86-64
-        // has SSE.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+/// Adds the first `count` of some rows to `sum`, one after the other. Sums of few dimensions, as the parts of product quantizers
+/// have, stay in registers.
+#[inline(always)]
+pub(super) fn sum_rows(x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]) {
+    match x.cols() {
+        4 => sum_known::<4>(x, order, count, sum),
+        8 => sum_known::<8>(x, order, count, sum),
+        16 => sum_known::<16>(x, order, count, sum),
+        32 => sum_known::<32>(x, order, count, sum),
+        d => {
+            let ahead = ahead::<f32>(d);
+            for place in 0..count {
+                add_row(next_row(x, order, place, ahead), sum);
+            }
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+}
+
+// Without closures: those are not built for the instruction set.
+#[inline(always)]
+fn sum_known<const D: usize>(x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]) {
+    let Some(sum) = sum.first_chunk_mut::<D>() else { return };
+    let (mut sums, ahead) = (*sum, ahead::<f32>(D));
+    for place in 0..count {
+        if let Some(&row) = order.get(place + ahead)
+            && let Some(soon) = x.row(row as usize).first_chunk::<D>()
+        {
+            prefetch(soon);
+        }
+        let Some(z) = x.row(order[place] as usize).first_chunk::<D>() else { return };
+        for t in 0..D {
+            sums[t] += f64::from(z[t]);
+        }
+    }
+    *sum = sums;
+}
+
+/// How many rows before its turn a row is asked for.
+#[inline(always)]
+fn ahead<T>(d: usize) -> usize {
+    (AHEAD / (d * size_of::<T>())).clamp(6, 32)
+}
+
+/// A row in its turn; one whose turn comes later is asked for.
+#[inline(always)]
+fn next_row<'a, T: Element>(x: MatrixView<'a, T>, order: &[u32], place: usize, ahead: usize) -> &'a [T] {
+    if let Some(&row) = order.get(place + ahead) {
+        prefetch(x.row(row as usize));
+    }
+    x.row(order[place] as usize)
 }
 
 /// Adds a row, each component rounded on its own.

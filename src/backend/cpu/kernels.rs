@@ -34,6 +34,7 @@ pub(super) struct Kernels {
     sq_norm: unsafe fn(row: &[f32], scale: f32) -> f32,
     fill_tile: unsafe fn(rows: *const f32, d: usize, scales: &[f32], steps: *mut f32),
     sq_sums: unsafe fn(z: &[f32], e: &[f32]) -> (f64, f64),
+    sum_rows: unsafe fn(x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]),
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
     distances: TileDistancesFn,
@@ -165,6 +166,12 @@ impl Kernels {
         unsafe { (self.sq_sums)(z, e) }
     }
 
+    /// See [`accumulate::sum_rows`].
+    pub fn sum_rows(&self, x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]) {
+        // SAFETY: check 1.
+        unsafe { (self.sum_rows)(x, order, count, sum) }
+    }
+
     /// See [`accumulate::add_row`].
     pub fn add_row(&self, row: &[f32], sum: &mut [f64]) {
         // SAFETY: check 1.
@@ -229,6 +236,7 @@ macro_rules! stamp {
                 sq_norm,
                 fill_tile,
                 sq_sums,
+                sum_rows,
                 add_row,
                 add_weighted_row,
                 distances,
@@ -297,6 +305,11 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
+            unsafe fn sum_rows(x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]) {
+                accumulate::sum_rows(x, order, count, sum)
+            }
+
+            #[target_feature(enable = $features)]
             unsafe fn add_row(row: &[f32], sum: &mut [f64]) {
                 accumulate::add_row(row, sum)
             }
@@ -349,6 +362,7 @@ static PORTABLE: Kernels = Kernels {
     sq_norm: rows::sq_norm,
     fill_tile: rows::fill_tile::<Plain, 4>,
     sq_sums: sq_sums::of_row,
+    sum_rows: accumulate::sum_rows,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
     distances: pairwise_sq_l2::distances::<Plain, 4, 2>,
