@@ -274,15 +274,18 @@ unsafe fn visit<L: Lanes, const PARTS: usize>(
     candidates.clear();
     grow(near, *visits + 1);
     grow(least_of, *visits);
-    let (pairs, least_of) = (&pairs[..*visits], &mut least_of[..*visits]);
-    let mut count = 0;
+    let (pairs, least_of, near) = (&pairs[..*visits], &mut least_of[..*visits], &mut near[..*visits + 1]);
     for (&pair, least_of) in pairs.iter().zip(least_of.iter_mut()) {
         let (i, group) = ((pair >> GROUP_BITS) as usize, pair as usize % MAX_GROUPS);
         // SAFETY: check 1.
-        let group_least = unsafe { least(others::<L, PARTS>(x.row(i), d, groups, group, rows.positions[i])) };
-        *least_of = group_least;
+        *least_of = unsafe { least(others::<L, PARTS>(x.row(i), d, groups, group, rows.positions[i])) };
+    }
+    // Without a branch, which the processor could not guess; and by itself, for a place that follows from the sum before keeps the
+    // next sums waiting.
+    let mut count = 0;
+    for (&pair, &least_of) in pairs.iter().zip(least_of.iter()) {
         near[count] = pair;
-        count += usize::from(group_least <= limit_of(rows.sq_distances[i], slack));
+        count += usize::from(least_of <= limit_of(rows.sq_distances[(pair >> GROUP_BITS) as usize], slack));
     }
     // Many roots at a time.
     least_of.iter_mut().for_each(|least_of| *least_of = lower_of(*least_of, slack));
