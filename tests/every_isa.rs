@@ -61,6 +61,15 @@ fn as_child_compare_with_exact_arithmetic() {
             assert!(got.iter().zip(&sums).all(|(a, b)| a.to_bits() == b.to_bits()), "{}: sums", case.name);
         }
     }
+    // Sums that stay in registers.
+    for d in [4, 8, 16, 32] {
+        let (n, k) = (700, 9);
+        let x = matrix(Numbers::new(93).gaussians(n * d), n, d);
+        let labels: Vec<u32> = (0..n).map(|i| (i * i % k) as u32).collect();
+        let (sums, _) = reference::accumulate(x.view(), &labels, None, k);
+        let got = accumulate(x.view(), &labels, None, k).unwrap().sums;
+        assert!(got.iter().zip(&sums).all(|(a, b)| a.to_bits() == b.to_bits()), "sums of {d} dimensions");
+    }
     println!("exact on {isa}");
 }
 

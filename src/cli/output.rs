@@ -79,7 +79,7 @@ pub fn check_files(files: &[(&str, &Path)], inputs: &[&Path], global: &Global) -
         }
         if path.as_os_str() == "-" {
             return usage(format!(
-                "-: {role} cannot go to standard output, for it is written out of order; name a file"
+                "-: {role} cannot go to standard output, for outputs are renamed into place when all are whole; name a file"
             ));
         }
         let parent = parent(path);

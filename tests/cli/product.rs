@@ -350,7 +350,7 @@ fn training_that_makes_no_sense_is_refused_with_the_way_out() {
     let needed = ["--max-memory 100 bytes", "held in memory", "which takes", "--sample"];
     fails(&folder, &[&train[..], &["--max-memory", "100"]].concat(), USAGE, &needed);
     let sample = ["--sample", "3", "--max-memory", "100"];
-    fails(&folder, &[&train[..], &sample].concat(), USAGE, &["--max-memory 100 bytes", "fewer codewords (-k)"]);
+    fails(&folder, &[&train[..], &sample].concat(), USAGE, &["--max-memory 100 bytes", "needs at least"]);
     fails(&folder, &[&train[..], &["--sample", "1"]].concat(), USAGE, &["--sample 1", "at least 2 vectors"]);
     let parts = |m: &str, k: &str, quantizer: &str| {
         ["train", "x.npy", "--quantizer", quantizer, "-m", m, "-k", k, "-o", "new.npy"].map(String::from)

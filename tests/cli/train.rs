@@ -119,7 +119,7 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
     folder.ok(&["train", "x.npy", "-k", "4", "-o", "model.safetensors"]);
     let base = ["train", "x.npy", "-k", "4", "-o", "new.npy"];
     let before = folder.names();
-    let cases: [Case; 27] = [
+    let cases: [Case; 28] = [
         (
             &["train", "x.npy", "-k", "501", "-o", "new.npy"],
             &[],
@@ -132,7 +132,18 @@ fn what_cannot_be_learned_is_refused_with_the_way_out() {
         (&["train", "x.npy", "-k", "4", "-o", "x.npy"], &["--force"], 2, &["x.npy: is an input"]),
         (&["train", "x.npy", "-k", "4", "-o", "there.npy"], &[], 2, &["there.npy: exists already", "--force"]),
         (&base, &["--sample", "3"], 2, &["--sample 3", "at least 4 vectors", "-k"]),
-        (&base, &["--sample", "4", "--max-memory", "200"], 2, &["--max-memory 200 bytes", "fewer codewords (-k)"]),
+        (
+            &base,
+            &["--sample", "4", "--max-memory", "200"],
+            2,
+            &["--max-memory 200 bytes", "needs at least", "allow that"],
+        ),
+        (
+            &["train", "x.npy", "-k", "100", "-o", "new.npy"],
+            &["--sample", "110", "--max-memory", "3K"],
+            2,
+            &["--max-memory 3.0 KiB", "fewer codewords (-k)"],
+        ),
         (&base, &["--sample", "400", "--max-memory", "3K"], 2, &["--max-memory 3.0 KiB", "smaller sample"]),
         (&base, &["--plot", "new.npy"], 2, &["new.npy: is named for both codebook and plot"]),
         (&base, &["--plot", "there.npy"], 2, &["there.npy: exists already", "--force"]),

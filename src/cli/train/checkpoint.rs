@@ -56,8 +56,8 @@ impl Checkpoint {
                 Some(Some(found)) if *found != value => {
                     let name = self.path.display();
                     let message = format!(
-                        "{name}: is a checkpoint of other {what}, of XXH3 {found}, not {value}; resume with those it was made \
-                         with, or leave out --resume"
+                        "{name}: is a checkpoint of other {what} (XXH3 {found}, got {value}); resume with what it was made with, \
+                         or leave out --resume"
                     );
                     return Err(Failure::new(Exit::BadInput, message));
                 }

@@ -168,7 +168,8 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
 fn interrupted(args: &Train, checkpoint: Option<&Checkpoint>) -> Failure {
     match checkpoint.and_then(Checkpoint::left) {
         Some(path) => {
-            let (path, how) = (path.display(), if args.resume { "the same again goes" } else { "add --resume to go" });
+            let (path, how) =
+                (path.display(), if args.resume { "the same again goes" } else { "--resume in place of a start goes" });
             let message = format!("interrupted; no codebook was written; {how} on from {path}");
             Failure::new(Exit::Interrupted, message)
         }

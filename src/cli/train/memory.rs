@@ -51,8 +51,9 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         Quantizer::Rvq => 8 * d,
     };
     let beside = start + if args.weights.is_some() { 4 } else { 0 } + changed;
-    // Codewords old and new, and sums; and the forms they are packed in, by 16.
-    let of_codewords = k.saturating_add(k.next_multiple_of(16)).saturating_mul(16 * d);
+    // Codewords old and new, and sums; the forms they are packed in, by 16; and some numbers about each.
+    let of_codewords =
+        k.saturating_add(k.next_multiple_of(16)).saturating_mul(16 * d).saturating_add(k.saturating_mul(80));
     let of_codebooks = match args.quantizer {
         Quantizer::Vq | Quantizer::Pq => of_codewords,
         // The sums of whole rows by label, and some d x d matrices of f64.
@@ -77,13 +78,13 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         let all = memory.saturating_add(rows.saturating_mul(carried));
         if all <= limit { (all, Carry::WherePays) } else { (memory, Carry::Never) }
     };
+    // What the codewords themselves and their start need comes on top of a limit that nobody asked for.
+    let (most, given) = match global.max_memory {
+        Some(_) => (limit, ""),
+        None => (limit.saturating_add(codebook), " (where nothing else is said)"),
+    };
     // Refuses what needs so much. Of its parts the largest says what else can be done.
     let refuse_beyond = |least: u64, parts: &[(u64, &str)]| {
-        // What the codewords themselves need comes on top of a limit that nobody asked for.
-        let (given, most) = match global.max_memory {
-            Some(_) => ("", limit),
-            None => (" (where nothing else is said)", limit.saturating_add(codebook)),
-        };
         if least <= most {
             return Ok(());
         }
@@ -93,8 +94,9 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
             format!("--max-memory {limit}{given}: train needs at least {least} for this; allow that{way_out}");
         Err(Failure::new(Exit::Usage, message))
     };
-    let (of_batch, of_codebook) =
-        ((batch, ", or take fewer vectors for a --minibatch"), (codebook, ", or learn fewer codewords (-k)"));
+    // Fewer than 16 codewords are packed as 16.
+    let fewer = if k > 16 { ", or learn fewer codewords (-k)" } else { "" };
+    let (of_batch, of_codebook) = ((batch, ", or take fewer vectors for a --minibatch"), (codebook, fewer));
     if let Some(sample) = args.sample.map(u64::from).filter(|&sample| sample < n) {
         // Their numbers, and how these are drawn.
         let memory = in_memory(sample).saturating_add(sample.saturating_mul(8)).max(sample.saturating_mul(72));
@@ -105,43 +107,39 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     // With what it is read into first where it is put in order.
     let is_other = Order::of_rows(&vectors.reader).is_other();
     let all = in_memory(n).saturating_add(if is_other { n.saturating_mul(4 * d).min(PIECE as u64) } else { 0 });
-    if all <= limit {
+    let only_held = is_other || args.quantizer != Quantizer::Vq;
+    if all <= limit || only_held && all <= most {
         let (memory, carry) = carrying(n, all);
         return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, carry));
     }
-    if args.quantizer != Quantizer::Vq {
-        let message = format!(
-            "--max-memory {}: the vectors that {} is learned from are held in memory, which takes {}; allow that, or train \
-             on a --sample",
-            size_text(limit),
-            args.quantizer.described(),
-            least_text(all)
-        );
+    if only_held {
+        let (limit, all, file) = (size_text(limit), least_text(all), vectors.reader.file().display());
+        let why = match args.quantizer {
+            Quantizer::Vq => format!(
+                "the vectors of {file}, along several axes in Fortran order, lie there in another order than they are learned \
+                 in, and are held in memory, which takes {all}; allow that, save them in C order (numpy.ascontiguousarray)"
+            ),
+            quantizer => format!(
+                "the vectors that {} is learned from are held in memory, which takes {all} with all else; allow that",
+                quantizer.described()
+            ),
+        };
+        let message = format!("--max-memory {limit}{given}: {why}, or train on a --sample");
         return Err(Failure::new(Exit::Usage, message));
     }
     // Two blocks, whole ones of the order in which rows are added up, with labels and distances of one of them.
     let one = ((1 << 18) / d).max(1).min(n);
     let (per_row, of_rows) = (8 * d + 12, n.saturating_mul(beside));
     let fixed = fixed.saturating_add(of_rows);
-    let without_start = if start > 0 && args.weights.is_none() { ", or start with --init random" } else { "" };
+    let a_sample = ", or train on a --sample";
     let parts = [
         of_batch,
         of_codebook,
-        (n.saturating_mul(start), without_start),
-        (n.saturating_mul(beside - start), ", or train on a --sample"),
-        (one * per_row, ", or train on a --sample"),
+        (n.saturating_mul(start), if args.weights.is_some() { a_sample } else { ", or start with --init random" }),
+        (n.saturating_mul(beside - start), a_sample),
+        (one * per_row, a_sample),
     ];
     refuse_beyond(fixed.saturating_add(one * per_row).min(all), &parts)?;
-    if is_other {
-        let message = format!(
-            "{}: vectors along several axes in Fortran order lie in the file in another order than they are learned in, and \
-             are learned in memory only, which takes {}; allow that with --max-memory, or save them in C order \
-             (numpy.ascontiguousarray)",
-            vectors.reader.file().display(),
-            least_text(all)
-        );
-        return Err(Failure::new(Exit::Usage, message));
-    }
     let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
     let rows = rows.max(one).min(n);
     let memory = fixed.saturating_add(rows * per_row);

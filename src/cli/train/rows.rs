@@ -3,8 +3,8 @@
 use super::Halt;
 use super::memory::Place;
 use crate::cli::exit::{Exit, Failure, OrExit, Result};
-use crate::cli::input::{self, Vectors};
-use crate::cli::order::Order;
+use crate::cli::input::{self, Vectors, index_text};
+use crate::cli::order::{Order, multi_index};
 use crate::cli::report::Clock;
 use crate::cli::signals::STOP;
 use codeword::io::npy::Reader;
@@ -86,6 +86,7 @@ impl<'a> Rows<'a> {
                 let i = order.number(position);
                 // Those that are not drawn are looked at, too.
                 if !(weight.is_finite() && weight >= 0.0) {
+                    let i = index_text(&multi_index(&reader.header().shape, false, i), i);
                     let message = format!("{name}: weights must be finite and not negative, got {weight} for row {i}");
                     return Err(Failure::new(Exit::BadInput, message));
                 }
