@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 const BLOCK_BYTES: usize = 1 << 17;
 /// Codes that are looked at before there is a limit.
 const FIRST: usize = 256;
+/// Parts of a block that are handed to their queries one after the other: lists of 8 bytes for each code of the block where all are
+/// for all of 64 queries.
+const PARTS: usize = 32;
 /// A limit that is lower by so little is not worth new bytes.
 const WORTH: f32 = 0.98;
 
@@ -85,7 +88,7 @@ pub(super) struct Batch {
     /// Bytes of a block of codes that are none.
     space: Vec<u8>,
     found: Vec<Found>,
-    /// The same by queries.
+    /// Some of them by queries.
     which: Vec<Vec<u32>>,
 }
 
@@ -136,18 +139,20 @@ impl Batch {
                 // A block has fewer than 2^32 codes.
                 _ => self.found.extend((0..(end - start) as u32).map(|code| (code, u64::MAX))),
             }
-            self.which.iter_mut().for_each(Vec::clear);
-            for &(code, mut queries) in &self.found {
-                while let Some(which) = self.which.get_mut(queries.trailing_zeros() as usize) {
-                    which.push(code);
-                    queries &= queries - 1;
+            for found in self.found.chunks(count.div_ceil(PARTS).max(1)) {
+                self.which.iter_mut().for_each(Vec::clear);
+                for &(code, mut queries) in found {
+                    while let Some(which) = self.which.get_mut(queries.trailing_zeros() as usize) {
+                        which.push(code);
+                        queries &= queries - 1;
+                    }
                 }
-            }
-            // One query after the other: its table stays in the cache.
-            let of_queries = self.of_queries.iter_mut().zip(self.queries.clone()).zip(&self.which);
-            for (lane, ((best, query), which)) in of_queries.enumerate() {
-                scan.look(tables.of_query(query), first + start as u32, some, which, best);
-                shared.tell(lane, best);
+                // One query after the other: its table stays in the cache.
+                let of_queries = self.of_queries.iter_mut().zip(self.queries.clone()).zip(&self.which);
+                for (lane, ((best, query), which)) in of_queries.enumerate() {
+                    scan.look(tables.of_query(query), first + start as u32, some, which, best);
+                    shared.tell(lane, best);
+                }
             }
             self.seen += end - start;
             start = end;
