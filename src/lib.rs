@@ -89,7 +89,6 @@ mod matrix;
 mod metrics;
 mod quantizer;
 mod search;
-mod svd;
 
 pub use backend::{
     AssignOptions, AssignStats, Assignment, Isa, NonFinite, Precision, SENTINEL, Sums, TopK, accumulate, assign,

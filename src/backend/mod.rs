@@ -12,6 +12,8 @@ pub mod preparation;
 #[doc(hidden)]
 pub mod reference;
 pub(crate) mod scan;
+#[doc(hidden)]
+pub mod sketched;
 mod sums;
 pub(crate) mod training;
 
@@ -20,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::matrix::{AnyView, Element, Matrix, MatrixView, on_view};
 pub use assignment::{AssignOptions, AssignStats, Assignment, NonFinite, Precision, TopK};
 pub use cpu::isa::Isa;
+pub(crate) use cpu::svd::{Svd, identity};
 pub use sums::Sums;
 pub(crate) use sums::quotients;
 
@@ -359,6 +362,30 @@ pub(crate) fn multiply_into(
 pub(crate) fn gram(x: AnyView<'_>) -> Result<Vec<f64>> {
     let isa = Isa::selected()?;
     Ok(on_view!(x, x => cpu::multiply::gram(x, isa)))
+}
+
+/// Singular values and vectors of `a`, finite, `[d, d]`, column after column, in f64: likewise. `tell` is called from time to time,
+/// and its error handed back.
+pub(crate) fn svd<E: From<Error>>(a: &[f64], d: usize, tell: impl FnMut() -> Result<(), E>) -> Result<Svd, E> {
+    Svd::new(a, d, Isa::selected()?, tell)
+}
+
+/// The orthogonal matrix with the largest trace of its transpose times `a`, finite, which is also the nearest to it (Schoenemann
+/// 1966, orthogonal Procrustes): likewise, `[d, d]` row-major. Directions that `a` does not tell are those of `near`, which is
+/// orthogonal.
+pub(crate) fn orthogonal<E: From<Error>>(
+    a: Vec<f64>,
+    near: &[f64],
+    d: usize,
+    mut tell: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    let isa = Isa::selected()?;
+    if let Some(nearest) = cpu::polar::polar(a.clone(), near, d, isa, &mut tell)? {
+        return Ok(nearest);
+    }
+    // Rows are the columns of the transpose, whose nearest is the transpose.
+    let of_transpose = Svd::new(&a, d, isa, tell)?.rotation();
+    Ok((0..d * d).map(|at| of_transpose[at % d * d + at / d]).collect())
 }
 
 /// The rows of `x`, `[n, d]`, at length 1: what a codebook of cosines (VQGAN with L2-normalised codes, DAC) quantizes.

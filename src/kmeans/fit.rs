@@ -122,6 +122,9 @@ pub enum Step {
         /// The inertia before the last move; none at the start.
         before: Option<f64>,
     },
+    /// A rotation is sought ([`OptimizedProductQuantizer`](crate::OptimizedProductQuantizer)): told again and again, so that the
+    /// training can be ended meanwhile.
+    Rotation,
     /// There are new codewords: the start, or those of the last move. A [`KMeansState`] that is kept now goes on here.
     Moved {
         /// The run, from 0.

@@ -7,6 +7,7 @@ use super::source::len;
 use super::stop::Stop;
 use super::{KMeans, Problem, Step};
 use crate::backend::carried::Carry;
+use crate::backend::sketched;
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::Result;
@@ -17,7 +18,7 @@ use rayon::prelude::*;
 const SAMPLE: usize = 256;
 /// How often codewords are moved, those of the parts and those within one.
 const ITERATIONS: usize = 10;
-/// Parts that are worked on side by side at most, and bytes of their rows, which a single part may go beyond.
+/// Parts that are worked on side by side at most, and bytes of their rows, in short too, which a single part may go beyond.
 const AT_ONCE: usize = 16;
 const BYTES_AT_ONCE: usize = 256 << 20;
 /// The stream of random numbers that the rows of a large part are drawn with; its training has the first.
@@ -43,7 +44,8 @@ pub(super) fn hierarchical(
     let parts: Vec<usize> = (0..counts.len()).filter(|&part| shares[part] > 0).collect();
     let mut left = &parts[..];
     while !left.is_empty() {
-        let bytes = |&part: &usize| counts[part].min(SAMPLE.saturating_mul(shares[part])).saturating_mul(4 * d);
+        let per_row = 4 * d + sketched::bytes_per_row(d);
+        let bytes = |&part: &usize| counts[part].min(SAMPLE.saturating_mul(shares[part])).saturating_mul(per_row);
         let mut held = 0;
         let fit = left.iter().take_while(|part| {
             held += bytes(part);

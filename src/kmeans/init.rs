@@ -5,6 +5,7 @@ use super::random::Random;
 use super::source::{RowSource, at_row, len};
 use super::stop::Stop;
 use super::{Step, Weights};
+use crate::backend::sketched::Sketched;
 use crate::backend::{Precision, pairwise_sq_l2_into};
 use crate::codebook::Codebook;
 use crate::device::Device;
@@ -15,6 +16,8 @@ use std::collections::HashMap;
 
 /// Rows that are added up together when one is picked.
 const PICK_ROWS: usize = 4096;
+/// So many times these rows one thread adds up sooner than others are awake.
+const ALONE: usize = 16;
 
 /// k different rows, uniformly, of those that weigh something.
 pub(super) fn random_rows(
@@ -49,11 +52,12 @@ pub(super) fn draw(n: usize, count: usize, random: &mut Random) -> Vec<usize> {
 }
 
 /// k-means++ (Arthur and Vassilvitskii 2007): a first row by weight, then each by weight times the squared distance to
-/// the nearest codeword so far; by weight alone where all rows coincide with codewords. Some row weighs something.
+/// the nearest codeword so far; by weight alone where all rows coincide with codewords. Some row weighs something. Rows that
+/// are held are finite. With `sketch` they are kept in short where that pays.
 pub(super) fn plus_plus(
     source: &mut RowSource<'_, Stop>,
     weight: impl Fn(usize) -> f64 + Sync,
-    k: usize,
+    (k, sketch): (usize, bool),
     run: usize,
     random: &mut Random,
     observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
@@ -61,6 +65,10 @@ pub(super) fn plus_plus(
     let (n, d) = (source.rows(), source.cols());
     let (mut nearest, mut distances) = (filled(n, f32::INFINITY)?, Vec::new());
     let mut codewords = Vec::new();
+    let mut sketched = match source.view() {
+        Some(x) if sketch => Sketched::new(x, k)?,
+        _ => None,
+    };
     for chosen in 0..k {
         // A distance beyond f32 counts as the largest.
         let by_distance = |i: usize| weight(i) * f64::from(nearest[i].min(f32::MAX));
@@ -71,7 +79,13 @@ pub(super) fn plus_plus(
         };
         codewords.extend(source.finite_rows_at(&[row.unwrap_or(0)])?);
         observe(Step::Start { run, codewords: chosen + 1 })?;
-        if chosen + 1 < k {
+        if chosen + 1 == k {
+            break;
+        }
+        if let Some(sketched) = &mut sketched {
+            sketched.meet(&codewords[chosen * d..], &mut nearest);
+            observe(Step::Rows { run, iteration: None, rows: n })?;
+        } else {
             // On the processor, wherever assignments are made: one codeword is less work than the way of the rows.
             let one = Codebook::new(MatrixView::new(&codewords[chosen * d..], 1, d)?, &Device::Cpu)?;
             source.each_block(|first, x| {
@@ -92,8 +106,31 @@ pub(super) fn total(n: usize, share: impl Fn(usize) -> f64 + Sync) -> f64 {
     block_sums(n, share).iter().sum()
 }
 
+/// By one thread where they are few, four side by side: the next number added to a sum waits for the one before.
 fn block_sums(n: usize, share: impl Fn(usize) -> f64 + Sync) -> Vec<f64> {
-    (0..n.div_ceil(PICK_ROWS)).into_par_iter().map(|block| rows_of(n, block).map(&share).sum()).collect()
+    const SIDE_BY_SIDE: usize = 4;
+    let blocks = n.div_ceil(PICK_ROWS);
+    let mut sums = vec![0.0; blocks];
+    let of_some = |(some, sums): (usize, &mut [f64])| {
+        let first = some * SIDE_BY_SIDE * PICK_ROWS;
+        if first + SIDE_BY_SIDE * PICK_ROWS <= n {
+            let mut side_by_side = [0.0; SIDE_BY_SIDE];
+            for i in first..first + PICK_ROWS {
+                for (block, sum) in side_by_side.iter_mut().enumerate() {
+                    *sum += share(i + block * PICK_ROWS);
+                }
+            }
+            sums.copy_from_slice(&side_by_side);
+        } else {
+            let blocks = (some * SIDE_BY_SIDE..).zip(sums);
+            blocks.for_each(|(block, sum)| *sum = rows_of(n, block).map(&share).sum());
+        }
+    };
+    match blocks <= ALONE {
+        true => sums.chunks_mut(SIDE_BY_SIDE).enumerate().for_each(of_some),
+        false => sums.par_chunks_mut(SIDE_BY_SIDE).enumerate().for_each(of_some),
+    }
+    sums
 }
 
 fn rows_of(n: usize, block: usize) -> std::ops::Range<usize> {

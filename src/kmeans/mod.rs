@@ -38,7 +38,8 @@ pub enum Init {
     RandomRows,
     /// k-means++ (Arthur and Vassilvitskii 2007): rows picked one after the other with a probability that grows with
     /// the squared distance to those picked before. k - 1 passes over the rows on the processor, each with one
-    /// codeword: for thousands of codewords that takes longer than the iterations.
+    /// codeword: over a short form of 2 d + 10 bytes for each, up to 1 GiB of all, where they are in memory. For thousands
+    /// of codewords that takes longer than the iterations.
     #[default]
     PlusPlus,
     /// k-means|| (Bahmani et al. 2012): five rounds that pick about 2k rows each with a probability that grows with the
@@ -55,7 +56,7 @@ pub enum Init {
     /// For rows much like noise, as late stages of a [`ResidualQuantizer`](crate::ResidualQuantizer) have them: of at most
     /// 256 k random rows, whose weights do not count, the first principal components, 64 at most, and codewords moved ten
     /// times in the first of them, from there in the first two, four and so on to all; the means of the rows then nearest are
-    /// the start. Takes as long as some 20 iterations in as many dimensions as there are components, 4 d + 268 bytes for each
+    /// the start. Takes as long as some 20 iterations in as many dimensions as there are components, 4 d + 280 bytes for each
     /// of the rows, 3 MiB at least where there are 4096, and 1.5 KB for each dimension. Where a row leaves f32 when it is
     /// turned, the first dimensions take the place of the components.
     Progressive,
@@ -114,6 +115,7 @@ pub struct KMeans {
     n_init: usize,
     minibatch: Option<usize>,
     carry: Carry,
+    sketch: bool,
 }
 
 impl KMeans {
@@ -128,6 +130,7 @@ impl KMeans {
             n_init: 1,
             minibatch: None,
             carry: Carry::default(),
+            sketch: true,
         }
     }
 
@@ -156,6 +159,12 @@ impl KMeans {
     #[doc(hidden)]
     pub fn carry(self, carry: Carry) -> KMeans {
         KMeans { carry, ..self }
+    }
+
+    /// Whether k-means++ keeps rows that are held in short, where that pays. Changes no result.
+    #[doc(hidden)]
+    pub fn sketch(self, sketch: bool) -> KMeans {
+        KMeans { sketch, ..self }
     }
 
     /// Number of codewords to learn.
@@ -191,8 +200,8 @@ impl KMeans {
     /// back, and codewords. Without that room, which the log tells, and for mini-batches, the rows pass through it in
     /// every iteration, and the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per row, 16 with
     /// several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and while a start
-    /// is sought, 4 bytes per row for k-means++, 8 and 100 k d for k-means||, 12 for the hierarchical start. On a CUDA
-    /// device the rows, 8 to 22 bytes for each, and about 30 k d.
+    /// is sought, 2 d + 14 bytes per row for k-means++, or 4 where that short form would be more than 1 GiB, 8 and 100 k d for
+    /// k-means||, 12 for the hierarchical start. On a CUDA device the rows, 8 to 22 bytes for each, and about 30 k d.
     ///
     /// On the processor, with 17 to 1024 codewords, an iteration leaves the next a lower bound of the distances to every 16
     /// codewords (Yinyang k-means, Ding et al. 2015): where codewords move little, most labels follow from these. That takes
@@ -340,10 +349,15 @@ impl KMeans {
         let weights = problem.weights;
         let codewords = match &self.init {
             Init::RandomRows => init::random_rows(problem.source, weights, self.k, &mut random)?,
-            Init::PlusPlus => {
-                init::plus_plus(problem.source, |i| weights.weight(i), self.k, run, &mut random, observe)?
-            }
-            Init::Parallel => parallel::parallel(problem, run, &mut random, observe)?,
+            Init::PlusPlus => init::plus_plus(
+                problem.source,
+                |i| weights.weight(i),
+                (self.k, self.sketch),
+                run,
+                &mut random,
+                observe,
+            )?,
+            Init::Parallel => parallel::parallel(problem, self.sketch, run, &mut random, observe)?,
             Init::Hierarchical => hierarchy::hierarchical(problem, run, &mut random, observe)?,
             Init::Progressive => progressive::progressive(problem, run, &mut random, observe)?,
             Init::Given(codebook) => {

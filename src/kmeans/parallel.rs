@@ -19,6 +19,7 @@ const ROUNDS: usize = 5;
 /// k-means++.
 pub(super) fn parallel(
     problem: &mut Problem<'_, '_>,
+    sketch: bool,
     run: usize,
     random: &mut Random,
     observe: &mut dyn FnMut(Step) -> Result<(), Stop>,
@@ -65,5 +66,5 @@ pub(super) fn parallel(
     let mut of_candidates = vec![0.0; candidates.len() / d];
     owner.iter().enumerate().for_each(|(i, &owner)| of_candidates[owner as usize] += weights.weight(i));
     let mut source: RowSource<'_, Stop> = RowSource::held(MatrixView::new(&candidates, of_candidates.len(), d)?);
-    plus_plus(&mut source, |j| of_candidates[j], k, run, random, observe)
+    plus_plus(&mut source, |j| of_candidates[j], (k, sketch), run, random, observe)
 }

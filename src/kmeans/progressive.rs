@@ -5,12 +5,11 @@ use super::random::Random;
 use super::stop::Stop;
 use super::{Init, KMeans, KMeansFit, Problem, Step};
 use crate::backend::carried::Carry;
-use crate::backend::{accumulate, multiply_into};
+use crate::backend::{accumulate, multiply_into, svd};
 use crate::codebook::Codebook;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::matrix::{Element, Matrix, MatrixView};
-use crate::svd::Svd;
 use rayon::prelude::*;
 
 /// Rows that codewords are learned from at most, for each, and that the components are those of.
@@ -107,7 +106,7 @@ fn components(x: MatrixView<'_, f32>, random: &mut Random) -> Result<Option<Matr
         }
     }
     // Symmetric: rows are columns.
-    let v = Svd::new(&within, c).v;
+    let v = svd(&within, c, || Ok::<(), Error>(()))?.v;
     let mut turned = vec![0.0; c * d];
     turned.par_chunks_exact_mut(d).zip(v.par_chunks_exact(c)).for_each(|(turned, v)| {
         for (column, &v) in columns.chunks_exact(d).zip(v) {

@@ -104,8 +104,8 @@ impl OptimizedProductQuantizer {
     /// [`ProductQuantizer::train`] gives. With one part no rotation changes anything, and none is sought.
     ///
     /// All rows are used: some 10,000 to 100,000 of many are enough, but have to be picked by the caller. Each of the 2
-    /// `outer` steps takes n d^2 multiplications of f64, two assignments of all rows in every part, m n d additions, and an
-    /// SVD of d x d, about 45 d^3 on one thread. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 88 d^2, and what
+    /// `outer` steps takes n d^2 multiplications of f64, two assignments of all rows in every part, m n d additions, and about
+    /// 35 d^3 multiplications for the rotation; the principal components take as long as some ten rotations. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 88 d^2, and what
     /// [`KMeans::fit`] takes for one part.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl OptimizedProductQuantizer {
         stats += consider(alternate(x, none(x.cols())?, plain.clone(), outer, device, |turn, part, step| {
             observe(1 + turn, part, step)
         })?)?;
-        let principal = principal(x, m)?;
+        let principal = principal(x, m, || observe(outer + 2, 0, Step::Rotation))?;
         if let Some(rows) = rotated(x, &principal)? {
             let told = |part, step| observe(outer + 2, part, step);
             let ProductFit { quantizer: product, parts } =

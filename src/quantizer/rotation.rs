@@ -1,13 +1,12 @@
 //! Rotations that suit a product quantizer, learned from vectors. A rotated vector is the row times the matrix.
 
 use super::product::ProductQuantizer;
-use crate::backend::{AssignStats, accumulate, gram, multiply_into};
+use crate::backend::{AssignStats, accumulate, gram, identity, multiply_into, orthogonal, svd};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kmeans::{Init, KMeans, KMeansFit, SourceFit, Step};
 use crate::matrix::{Element, Matrix, MatrixView};
-use crate::svd::{Svd, identity};
 use rayon::prelude::*;
 
 /// How often codewords move between two rotations.
@@ -50,7 +49,6 @@ pub(super) fn alternate<T: Element, E: From<Error> + Send>(
 ) -> Result<Option<Learned>, E> {
     let mut codebooks = product.codebooks().to_vec();
     let (mut best, mut stats): (Option<Learned>, _) = (None, AssignStats::default());
-    let mut v = None;
     for turn in 0..=outer {
         let Some(rows) = rotated(x, &rotation)? else { break };
         let fits = moved(rows.view(), &codebooks, device, |part, step| observe(turn, part, step))?;
@@ -63,13 +61,13 @@ pub(super) fn alternate<T: Element, E: From<Error> + Send>(
             best = Some(Learned { rotation: rotation.clone(), parts, inertia, stats });
         }
         if turn < outer {
-            let svd = procrustes(x, &fits, v.take())?;
-            let next = rounded(&svd.rotation(), svd.d)?;
+            let told = || observe(turn, fits.len() - 1, Step::Rotation);
+            let next = procrustes(x, &fits, &rotation, told)?;
             // Then nothing moves any more but codewords.
             if next == rotation && fits.iter().all(|fit| fit.converged) {
                 break;
             }
-            (rotation, v) = (next, Some(svd.v));
+            rotation = next;
         }
     }
     Ok(best.map(|best| Learned { stats, ..best }))
@@ -90,14 +88,20 @@ fn moved<E: From<Error> + Send>(
     codebooks.iter().enumerate().map(fit).collect()
 }
 
-/// The singular vectors of X^T Y, where row i of Y are the codewords of row i of X: of which the best rotation is made.
+/// The best rotation for codewords: the orthogonal matrix nearest to X^T Y, where row i of Y are the codewords of row i of X.
 ///
 /// Column j of X^T Y is the sum of the rows of X, each times component j of its codeword; so the rows of each codeword are
 /// added up first ([`accumulate`]), then those sums, times that component, from the first codeword on.
-fn procrustes<T: Element>(x: MatrixView<'_, T>, fits: &[KMeansFit], v: Option<Vec<f64>>) -> Result<Svd> {
+fn procrustes<T: Element, E: From<Error>>(
+    x: MatrixView<'_, T>,
+    fits: &[KMeansFit],
+    before: &Matrix<f32>,
+    mut told: impl FnMut() -> Result<(), E>,
+) -> Result<Matrix<f32>, E> {
     let (d, width) = (x.cols(), x.cols() / fits.len());
     let mut products = vec![0.0; d * d];
     for (fit, columns) in fits.iter().zip(products.chunks_exact_mut(d * width)) {
+        told()?;
         let codewords = fit.codebook.codewords()?;
         let sums = accumulate(x, &fit.assignment.labels, None, codewords.rows())?.sums;
         columns.par_chunks_exact_mut(d).enumerate().for_each(|(j, column)| {
@@ -107,15 +111,19 @@ fn procrustes<T: Element>(x: MatrixView<'_, T>, fits: &[KMeansFit], v: Option<Ve
             }
         });
     }
-    Ok(match v {
-        None => Svd::new(&products, d),
-        Some(v) => Svd::near(&products, v, d),
-    })
+    // Of the transpose, whose rows those columns are.
+    let turned: Vec<f64> = (0..d * d).map(|at| before.as_slice()[at % d * d + at / d].into()).collect();
+    let nearest = orthogonal(products, &turned, d, told)?;
+    Ok(rounded(&(0..d * d).map(|at| nearest[at % d * d + at / d]).collect::<Vec<_>>(), d)?)
 }
 
 /// The principal components of the rows, dealt out to m parts so that the products of their variances are alike (Ge, He, Ke,
 /// Sun 2013, section 3.2): from the largest on, each to the part with the smallest product that has room.
-pub(super) fn principal<T: Element>(x: MatrixView<'_, T>, m: usize) -> Result<Matrix<f32>> {
+pub(super) fn principal<T: Element, E: From<Error>>(
+    x: MatrixView<'_, T>,
+    m: usize,
+    told: impl FnMut() -> Result<(), E>,
+) -> Result<Matrix<f32>, E> {
     let (n, d) = (x.rows(), x.cols());
     let sums = accumulate(x, &vec![0; n], None, 1)?.sums;
     let mut covariance = gram(T::any(x))?;
@@ -123,12 +131,12 @@ pub(super) fn principal<T: Element>(x: MatrixView<'_, T>, m: usize) -> Result<Ma
         row.iter_mut().zip(&sums).for_each(|(value, &b)| *value -= a * b / n as f64);
     }
     // Symmetric: rows are columns.
-    let svd = Svd::new(&covariance, d);
+    let svd = svd(&covariance, d, told)?;
     let mut rotation = vec![0.0; d * d];
     for (to, from) in deal(&svd.s, m).into_iter().flatten().enumerate() {
         (0..d).for_each(|t| rotation[t * d + to] = svd.v[from * d + t]);
     }
-    rounded(&rotation, d)
+    Ok(rounded(&rotation, d)?)
 }
 
 /// Which of `variances`, descending, each of m parts of one size gets.

@@ -4,7 +4,7 @@ use crate::common;
 
 use crate::common::{Numbers, assert_same_bits, data, matrix, scaled, sq_l2};
 use codeword::{
-    Device, Error, Init, Isa, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, ProductQuantizer, bf16,
+    Device, Error, Init, Isa, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, ProductQuantizer, Step, bf16,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
@@ -303,10 +303,40 @@ fn the_rotation_that_hides_a_product_of_few_vectors_is_found() {
     assert!(plain > 1.0 && optimized < 1e-6, "{optimized}, without {plain}");
 }
 
+#[test]
+fn a_training_ends_where_it_is_told_to_while_a_rotation_is_sought() {
+    let mut numbers = Numbers::new(88);
+    let x = correlated(&mut numbers, 300, 40, 0.9);
+    let train = |ends_at: usize| {
+        let (mut sought, mut last) = (0, None);
+        let fit =
+            OptimizedProductQuantizer::train_with(x.view(), 4, &KMeans::new(5), 2, &Device::cpu(), |round, _, step| {
+                last = Some((round, step));
+                sought += usize::from(step == Step::Rotation);
+                if sought == ends_at {
+                    Err(Error::Shape { op: "told", expected: "to go on".into(), got: "an end".into() })
+                } else {
+                    Ok(())
+                }
+            });
+        (fit.err().map(|error| error.to_string()), sought, last)
+    };
+    let (ended, all, _) = train(usize::MAX);
+    assert_eq!(ended, None);
+    // Four rotations, each in many steps, and the principal components.
+    assert!(all > 4 * 10, "{all}");
+    for ends_at in [1, 2, all / 2, all] {
+        let (ended, sought, last) = train(ends_at);
+        assert!(ended.is_some() && sought == ends_at, "{ended:?}, {sought}");
+        assert!(matches!(last, Some((_, Step::Rotation))), "nothing is told after it: {last:?}");
+    }
+}
+
 /// Cases that are learned with every number of threads and every instruction set.
 fn learned() -> Vec<u64> {
     let mut numbers = Numbers::new(87);
-    let cases = [(scaled(3000), 33, 3, 20), (scaled(2000), 16, 8, 7), (scaled(1000), 10, 2, 50)];
+    // Of more than 192 dimensions threads share what a principal axis takes.
+    let cases = [(scaled(3000), 33, 3, 20), (scaled(2000), 16, 8, 7), (scaled(1000), 10, 2, 50), (400, 194, 2, 5)];
     let learn = |(n, d, m, k)| {
         let x = correlated(&mut numbers, n, d, 0.9);
         bytes(&OptimizedProductQuantizer::train(x.view(), m, &KMeans::new(k), 4, &Device::cpu()).unwrap())

@@ -10,3 +10,4 @@ mod gradients;
 mod groups;
 mod kmeans;
 mod kmeans_source;
+mod sketched;

@@ -140,13 +140,13 @@ impl BoundKernels {
 
 /// What the rounding of a sum of so many squares can be off, and a hair, relative to it.
 #[inline(always)]
-fn slack(d: usize) -> f32 {
+pub(super) fn slack(d: usize) -> f32 {
     (d + 16) as f32 * (f32::EPSILON / 2.0)
 }
 
 /// What the sum of a codeword can be at most where it is the nearest, given that of another.
 #[inline(always)]
-fn limit_of(sum: f32, slack: f32) -> f32 {
+pub(super) fn limit_of(sum: f32, slack: f32) -> f32 {
     sum * (1.0 + 2.0 * slack) + f32::from_bits(1 << 14)
 }
 
@@ -159,7 +159,7 @@ fn lower_of(sum: f32, slack: f32) -> f32 {
 
 /// The real distance is not above this, given its square, rounded once.
 #[inline(always)]
-fn upper_of(sq_distance: f32) -> f32 {
+pub(super) fn upper_of(sq_distance: f32) -> f32 {
     (sq_distance * (1.0 + 2.0 * f32::EPSILON) + f32::from_bits(1 << 2)).sqrt() * (1.0 + 2.0 * f32::EPSILON)
 }
 

@@ -8,13 +8,18 @@
 //!    `stride >= panels * width`;
 //! 5. there are the two last steps of depth, and an expansion for each of `rows`;
 //! 6. of `rows` rows, each `stride` after the one before, `out` holds `panels * width` values;
-//! 7. there are `rows` scales, and rows and steps of a tile are `rows * d` values each.
+//! 7. there are `rows` scales, and rows and steps of a tile are `rows * d` values each;
+//! 8. a tile of products is `product_rows` values a step, a panel `product_width`, and their sums are one of each with each.
 
+use super::doubles::{Doubles, PlainDoubles};
 use super::filter::Best;
 use super::isa::Isa;
 use super::lanes::{Lanes, Plain};
-use super::{accumulate, direct, filter, pairwise_sq_l2, rows, shortlist, sq_sums};
+use super::{accumulate, direct, filter, multiply, pairwise_sq_l2, rows, shortlist, sq_sums, svd};
 use crate::matrix::MatrixView;
+
+/// Registers of f64 that a panel of columns of a product is wide.
+const PRODUCT_REGS: usize = 3;
 
 /// The kernels of one instruction set.
 pub(super) struct Kernels {
@@ -24,6 +29,9 @@ pub(super) struct Kernels {
     pub width: usize,
     /// Lanes of a register; `width` is a multiple.
     pub lanes: usize,
+    /// Rows and columns whose sums of products are in registers at a time.
+    pub product_rows: usize,
+    pub product_width: usize,
     best: BestFn,
     scores: ScoresFn,
     read: unsafe fn(state: &[f32]) -> Best,
@@ -37,6 +45,10 @@ pub(super) struct Kernels {
     sum_rows: unsafe fn(x: MatrixView<'_, f32>, order: &[u32], count: usize, sum: &mut [f64]),
     add_row: unsafe fn(row: &[f32], sum: &mut [f64]),
     add_weighted_row: unsafe fn(row: &[f32], weight: f64, sum: &mut [f64]),
+    dots: unsafe fn(p: &[f64], q: &[f64]) -> [f64; 3],
+    turn: unsafe fn(p: &mut [f64], q: &mut [f64], cosine: f64, sine: f64),
+    products: ProductsFn,
+    exact_products: ProductsFn,
     distances: TileDistancesFn,
     at_least: unsafe fn(scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>),
 }
@@ -47,6 +59,7 @@ type ScoresFn =
 type DirectFn<Sum> = unsafe fn(z: &[f32], e: &[f32]) -> Sum;
 type DistancesFn =
     unsafe fn(MatrixView<'_, f32>, codewords: MatrixView<'_, f32>, labels: &[u32], sq_distances: &mut [f32]);
+type ProductsFn = unsafe fn(tile: *const f64, panel: *const f64, depth: usize, sums: *mut f64);
 type CentreFn = unsafe fn(row: &[f32], mean: Option<&[f32]>, out: &mut [f32]) -> u32;
 type TileDistancesFn = unsafe fn(
     tile: *const f32,
@@ -184,6 +197,39 @@ impl Kernels {
         unsafe { (self.add_weighted_row)(row, weight, sum) }
     }
 
+    /// See [`svd::dots`].
+    pub fn dots(&self, p: &[f64], q: &[f64]) -> [f64; 3] {
+        // SAFETY: check 1.
+        unsafe { (self.dots)(p, q) }
+    }
+
+    /// See [`svd::turn`].
+    pub fn turn(&self, p: &mut [f64], q: &mut [f64], cosine: f64, sine: f64) {
+        // SAFETY: check 1.
+        unsafe { (self.turn)(p, q, cosine, sine) }
+    }
+
+    /// See [`multiply::products`].
+    pub fn products(&self, tile: &[f64], panel: &[f64], sums: &mut [f64]) {
+        let depth = self.check_products(tile, panel, sums);
+        // SAFETY: checks 1 and 8.
+        unsafe { (self.products)(tile.as_ptr(), panel.as_ptr(), depth, sums.as_mut_ptr()) }
+    }
+
+    /// As [`Kernels::products`], of values that were f32.
+    pub fn exact_products(&self, tile: &[f64], panel: &[f64], sums: &mut [f64]) {
+        let depth = self.check_products(tile, panel, sums);
+        // SAFETY: checks 1 and 8.
+        unsafe { (self.exact_products)(tile.as_ptr(), panel.as_ptr(), depth, sums.as_mut_ptr()) }
+    }
+
+    /// The steps of depth.
+    fn check_products(&self, tile: &[f64], panel: &[f64], sums: &[f64]) -> usize {
+        let (rows, width, depth) = (self.product_rows, self.product_width, panel.len() / self.product_width);
+        assert_eq!((tile.len(), panel.len(), sums.len()), (depth * rows, depth * width, rows * width), "check 8");
+        depth
+    }
+
     /// See [`shortlist::at_least`].
     pub fn at_least(&self, scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>) {
         // SAFETY: check 1.
@@ -216,9 +262,9 @@ impl Kernels {
     }
 }
 
-/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`], [`sq_sums`], [`pairwise_sq_l2`] and [`shortlist`] for one instruction set.
+/// Compiles the bodies of [`filter`], [`direct`], [`rows`], [`accumulate`], [`sq_sums`], [`multiply`], [`svd`], [`pairwise_sq_l2`] and [`shortlist`] for one instruction set.
 macro_rules! stamp {
-    ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal) => {
+    ($module:ident, $features:literal, $lanes:ty, $rows:literal, $regs:literal, $doubles:ty, $product_rows:literal) => {
         mod $module {
             use super::*;
 
@@ -226,6 +272,8 @@ macro_rules! stamp {
                 rows: $rows,
                 width: $regs * <$lanes as Lanes>::WIDTH,
                 lanes: <$lanes as Lanes>::WIDTH,
+                product_rows: $product_rows,
+                product_width: PRODUCT_REGS * <$doubles as Doubles>::WIDTH,
                 best,
                 scores,
                 read,
@@ -239,6 +287,10 @@ macro_rules! stamp {
                 sum_rows,
                 add_row,
                 add_weighted_row,
+                dots,
+                turn,
+                products,
+                exact_products,
                 distances,
                 at_least,
             };
@@ -320,6 +372,29 @@ macro_rules! stamp {
             }
 
             #[target_feature(enable = $features)]
+            unsafe fn dots(p: &[f64], q: &[f64]) -> [f64; 3] {
+                // SAFETY: check 1.
+                unsafe { svd::dots::<$doubles, { svd::SUMS / <$doubles as Doubles>::WIDTH }>(p, q) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn turn(p: &mut [f64], q: &mut [f64], cosine: f64, sine: f64) {
+                svd::turn(p, q, cosine, sine)
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn products(tile: *const f64, panel: *const f64, depth: usize, sums: *mut f64) {
+                // SAFETY: the caller made the checks.
+                unsafe { multiply::products::<$doubles, $product_rows, PRODUCT_REGS, false>(tile, panel, depth, sums) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn exact_products(tile: *const f64, panel: *const f64, depth: usize, sums: *mut f64) {
+                // SAFETY: the caller made the checks.
+                unsafe { multiply::products::<$doubles, $product_rows, PRODUCT_REGS, true>(tile, panel, depth, sums) }
+            }
+
+            #[target_feature(enable = $features)]
             unsafe fn at_least(scores: &[f32], least: f32, first: u32, keys: &mut Vec<u64>) {
                 shortlist::at_least(scores, least, first, keys)
             }
@@ -342,16 +417,18 @@ macro_rules! stamp {
 }
 
 #[cfg(target_arch = "x86_64")]
-stamp!(avx512, "avx512f", std::arch::x86_64::__m512, 12, 2);
+stamp!(avx512, "avx512f", std::arch::x86_64::__m512, 12, 2, std::arch::x86_64::__m512d, 8);
 #[cfg(target_arch = "x86_64")]
-stamp!(avx2, "avx2,fma", std::arch::x86_64::__m256, 6, 2);
+stamp!(avx2, "avx2,fma", std::arch::x86_64::__m256, 6, 2, std::arch::x86_64::__m256d, 4);
 #[cfg(target_arch = "aarch64")]
-stamp!(neon, "neon", std::arch::aarch64::float32x4_t, 8, 2);
+stamp!(neon, "neon", std::arch::aarch64::float32x4_t, 8, 2, std::arch::aarch64::float64x2_t, 8);
 
 static PORTABLE: Kernels = Kernels {
     rows: 4,
     width: 8,
     lanes: 4,
+    product_rows: 4,
+    product_width: PRODUCT_REGS * <PlainDoubles as Doubles>::WIDTH,
     best: filter::best::<Plain, 4, 2>,
     scores: filter::scores::<Plain, 4, 2>,
     read: filter::read::<{ <Plain as Lanes>::WIDTH }>,
@@ -365,6 +442,10 @@ static PORTABLE: Kernels = Kernels {
     sum_rows: accumulate::sum_rows,
     add_row: accumulate::add_row,
     add_weighted_row: accumulate::add_weighted_row,
+    dots: svd::dots::<PlainDoubles, { svd::SUMS / <PlainDoubles as Doubles>::WIDTH }>,
+    turn: svd::turn,
+    products: multiply::products::<PlainDoubles, 4, PRODUCT_REGS, false>,
+    exact_products: multiply::products::<PlainDoubles, 4, PRODUCT_REGS, true>,
     distances: pairwise_sq_l2::distances::<Plain, 4, 2>,
     at_least: shortlist::at_least,
 };

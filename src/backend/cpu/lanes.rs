@@ -52,6 +52,10 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has this instruction set.
     unsafe fn up_to(self, limit: Self) -> u32;
+    /// The two bf16 in each of `WIDTH` words as f32: those of the lower halves, and of the upper.
+    /// # Safety
+    /// The processor has this instruction set; `from` is valid for reading `WIDTH` values.
+    unsafe fn halves(from: *const u32) -> (Self, Self);
     /// Columns as rows.
     /// # Safety
     /// The processor has this instruction set.
@@ -182,6 +186,15 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn halves(from: *const u32) -> (Self, Self) {
+            // SAFETY: the caller has AVX-512 F and 16 readable values.
+            unsafe {
+                let both = _mm512_loadu_si512(from.cast());
+                let high = _mm512_and_si512(both, _mm512_set1_epi32(0xffff_0000u32 as i32));
+                (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)), _mm512_castsi512_ps(high))
+            }
+        }
+        #[inline(always)]
         unsafe fn transpose(block: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
             // SAFETY: it asks for nothing.
             unsafe { transpose(block) }
@@ -261,6 +274,15 @@ mod x86 {
                 let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ps(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn halves(from: *const u32) -> (Self, Self) {
+            // SAFETY: the caller has AVX2 and 8 readable values.
+            unsafe {
+                let both = _mm256_loadu_si256(from.cast());
+                let high = _mm256_and_si256(both, _mm256_set1_epi32(0xffff_0000u32 as i32));
+                (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(both)), _mm256_castsi256_ps(high))
             }
         }
         #[inline(always)]
@@ -344,6 +366,15 @@ mod arm {
             unsafe { vaddvq_f32(self) }
         }
         #[inline(always)]
+        unsafe fn halves(from: *const u32) -> (Self, Self) {
+            // SAFETY: the caller has NEON and 4 readable values.
+            unsafe {
+                let both = vld1q_u32(from);
+                let high = vandq_u32(both, vdupq_n_u32(0xffff_0000));
+                (vreinterpretq_f32_u32(vshlq_n_u32::<16>(both)), vreinterpretq_f32_u32(high))
+            }
+        }
+        #[inline(always)]
         unsafe fn up_to(self, limit: Self) -> u32 {
             // SAFETY: the caller has NEON; an array of 4 values is read.
             unsafe { vaddvq_u32(vandq_u32(vcleq_f32(self, limit), vld1q_u32([1, 2, 4, 8].as_ptr()))) }
@@ -410,6 +441,12 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn total(self) -> f32 {
         (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    }
+    #[inline(always)]
+    unsafe fn halves(from: *const u32) -> (Self, Self) {
+        // SAFETY: the caller has 4 readable values.
+        let both = unsafe { from.cast::<[u32; 4]>().read() };
+        (Plain(both.map(|both| f32::from_bits(both << 16))), Plain(both.map(|both| f32::from_bits(both & 0xffff_0000))))
     }
     #[inline(always)]
     unsafe fn up_to(self, limit: Self) -> u32 {

@@ -9,9 +9,10 @@
 //! and its like over integers, [`assign_small_fixed`] ([`small_fixed_kernels`], [`small_fixed_panels`], [`small_fixed_rows`]),
 //! and where codewords are many one that looks at few of them, [`assign_boxes`] ([`box_kernels`], [`box_panels`]);
 //! where rows are few, [`shares`] of the codewords go to the threads;
-//! in k-means labels follow codewords from pass to pass ([`bounds`], [`bound_kernels`]);
+//! in k-means labels follow codewords from pass to pass ([`bounds`], [`bound_kernels`]), and the rows that a further codeword
+//! of a start is nearer to are told by a short form of all ([`sketch`], [`sketch_kernels`]);
 //! [`look`] settles what the bounds leave open, [`exact`] has the last word. [`accumulate`] adds up what belongs together,
-//! [`multiply`] makes products of matrices.
+//! [`multiply`] makes products of matrices ([`doubles`]), [`svd`] takes them apart, [`polar`] finds the nearest orthogonal one.
 
 pub(crate) mod accumulate;
 mod assign;
@@ -28,6 +29,7 @@ mod box_kernels;
 mod box_panels;
 mod centre;
 pub(crate) mod direct;
+mod doubles;
 pub(crate) mod exact;
 pub(crate) mod filter;
 mod fixed_kernels;
@@ -48,9 +50,12 @@ mod pair_panels;
 mod pair_rows;
 pub(crate) mod pairwise_sq_l2;
 pub(crate) mod panels;
+pub(crate) mod polar;
 mod rows;
 mod shares;
 mod shortlist;
+pub(crate) mod sketch;
+mod sketch_kernels;
 mod small_fixed_kernels;
 mod small_fixed_panels;
 mod small_fixed_rows;
@@ -59,4 +64,5 @@ mod small_nearest;
 mod small_panels;
 mod small_rows;
 pub(crate) mod sq_sums;
+pub(crate) mod svd;
 pub(crate) mod top_k;

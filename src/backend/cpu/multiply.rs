@@ -1,18 +1,26 @@
 //! Products of matrices, to the last bit the same everywhere: every component is one f64 sum, from the first term on, of
-//! products of two f32, which are exact. Threads share rows and lanes share columns; neither changes the order of a sum.
+//! products of two f32, which are exact, or of two f64, each rounded. Threads share rows and lanes share columns; neither changes
+//! the order of a sum.
 
+use super::doubles::Doubles;
 use super::isa::Isa;
 use super::kernels::Kernels;
 use crate::matrix::{Element, MatrixView};
 use rayon::prelude::*;
 
-/// Rows that share each row of the other factor while it is in the first-level cache.
+/// Rows that share each row of the other factor while it is in the first-level cache, where they are too few for panels of it.
 const TILE: usize = 8;
+/// Rows from which on the other factor is worth packing.
+const PACKS: usize = 64;
+/// Values of the rows of a block at most: as f64 they fit a second-level cache beside a panel.
+const BLOCK_VALUES: usize = 1 << 15;
+/// Rows of a block that is turned over while it is in a cache.
+const SQUARE: usize = 16;
 /// Rows of a block of [`gram`]: they stay in the caches while their columns are gone through.
 const BLOCK: usize = 64;
 
 /// x times `by`, `[n, d]` and `[d, e]`, each component rounded to f32 at its end, where its `bias` has been added. `out` holds
-/// n e values.
+/// n e values. Of 64 rows and more, 8 d e bytes beside.
 pub(crate) fn multiply<T: Element>(
     x: MatrixView<'_, T>,
     by: MatrixView<'_, f32>,
@@ -20,7 +28,23 @@ pub(crate) fn multiply<T: Element>(
     isa: Isa,
     out: &mut [f32],
 ) {
-    let (kernels, e) = (Kernels::of(isa), by.cols());
+    if by.cols() == 0 {
+        return;
+    }
+    match x.rows() < PACKS {
+        true => multiply_few(x, by, bias, Kernels::of(isa), out),
+        false => multiply_many(x, by, bias, Kernels::of(isa), out),
+    }
+}
+
+fn multiply_few<T: Element>(
+    x: MatrixView<'_, T>,
+    by: MatrixView<'_, f32>,
+    bias: Option<&[f32]>,
+    kernels: &Kernels,
+    out: &mut [f32],
+) {
+    let e = by.cols();
     let of_tile = |(sums, wide): &mut (Vec<f64>, Vec<f32>), (tile, out): (usize, &mut [f32])| {
         let count = out.len() / e;
         sums.clear();
@@ -32,14 +56,165 @@ pub(crate) fn multiply<T: Element>(
                 kernels.add_weighted_row(by.row(t), row[t].into(), sums);
             }
         }
-        if let Some(bias) = bias {
-            let of_rows = sums.chunks_exact_mut(e);
-            of_rows.for_each(|sums| sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += f64::from(*bias)));
-        }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum as f32);
+        out.chunks_exact_mut(e).zip(sums.chunks_exact(e)).for_each(|(out, sums)| round(sums, bias, out));
     };
-    if e > 0 {
-        out.par_chunks_mut(TILE * e).enumerate().for_each_init(Default::default, of_tile);
+    out.par_chunks_mut(TILE * e).enumerate().for_each_init(Default::default, of_tile);
+}
+
+/// Sums in registers: those of some rows and a panel of columns at a time.
+fn multiply_many<T: Element>(
+    x: MatrixView<'_, T>,
+    by: MatrixView<'_, f32>,
+    bias: Option<&[f32]>,
+    kernels: &Kernels,
+    out: &mut [f32],
+) {
+    let (d, e, rows, width) = (x.cols(), by.cols(), kernels.product_rows, kernels.product_width);
+    let panels = panels(d, e, width, |t| by.row(t));
+    // Tiles `[d][rows]` of x, and `[rows][width]` sums.
+    let of_block = |(tiles, wide, sums): &mut (Vec<f64>, Vec<f32>, Vec<f64>), (i, out): (usize, &mut [f32])| {
+        let count = out.len() / e;
+        sums.resize(rows * width, 0.0);
+        tiles.resize(count.div_ceil(rows) * rows * d, 0.0);
+        for row in 0..count {
+            let values = T::as_f32(x.row(i * block_rows(d, rows) + row), wide);
+            let lane = tiles[row / rows * rows * d..].iter_mut().skip(row % rows).step_by(rows);
+            lane.zip(values).for_each(|(to, &value)| *to = value.into());
+        }
+        for panel in 0..e.div_ceil(width) {
+            let steps = &panels[panel * d * width..][..d * width];
+            let columns = panel * width..e.min((panel + 1) * width);
+            let bias = bias.map(|bias| &bias[columns.clone()]);
+            for (tile, out) in out.chunks_mut(rows * e).enumerate() {
+                kernels.exact_products(&tiles[tile * rows * d..][..rows * d], steps, sums);
+                for (sums, out) in sums.chunks_exact(width).zip(out.chunks_exact_mut(e)) {
+                    round(sums, bias, &mut out[columns.clone()]);
+                }
+            }
+        }
+    };
+    out.par_chunks_mut(block_rows(d, rows) * e).enumerate().for_each_init(Default::default, of_block);
+}
+
+/// Rows of a block, of tiles of so many.
+fn block_rows(d: usize, rows: usize) -> usize {
+    (BLOCK_VALUES / d.max(1)).clamp(rows, 8 * rows) / rows * rows
+}
+
+/// `[panels][d][width]` of a matrix `[d, e]`, given its rows.
+fn panels<'a, V: Copy + Into<f64> + Sync + 'a>(
+    d: usize,
+    e: usize,
+    width: usize,
+    row: impl Fn(usize) -> &'a [V] + Sync,
+) -> Vec<f64> {
+    let mut panels = vec![0.0; e.div_ceil(width) * d * width];
+    panels.par_chunks_exact_mut((d * width).max(1)).enumerate().for_each(|(panel, steps)| {
+        let columns = panel * width..e.min((panel + 1) * width);
+        for (t, step) in steps.chunks_exact_mut(width).enumerate() {
+            step.iter_mut().zip(&row(t)[columns.clone()]).for_each(|(to, &value)| *to = value.into());
+        }
+    });
+    panels
+}
+
+/// `left` times `right`, `[d, d]` row-major in f64; where it `is_symmetric` by half of the work.
+pub(super) fn times(left: &[f64], right: &[f64], d: usize, is_symmetric: bool, kernels: &Kernels, out: &mut [f64]) {
+    if d == 0 {
+        return;
+    }
+    let (rows, width) = (kernels.product_rows, kernels.product_width);
+    let panels = panels(d, d, width, |t| &right[t * d..][..d]);
+    let block = block_rows(d, rows);
+    let of_block = |(tiles, sums): &mut (Vec<f64>, Vec<f64>), (i, out): (usize, &mut [f64])| {
+        sums.resize(rows * width, 0.0);
+        tiles.resize((out.len() / d).div_ceil(rows) * rows * d, 0.0);
+        for (row, values) in left[i * block * d..].chunks_exact(d).take(out.len() / d).enumerate() {
+            let lane = tiles[row / rows * rows * d..].iter_mut().skip(row % rows).step_by(rows);
+            lane.zip(values).for_each(|(to, &value)| *to = value);
+        }
+        // What lies left of the diagonal is right of it, too.
+        for panel in if is_symmetric { i * block / width } else { 0 }..d.div_ceil(width) {
+            let steps = &panels[panel * d * width..][..d * width];
+            let columns = panel * width..d.min((panel + 1) * width);
+            for (tile, out) in out.chunks_mut(rows * d).enumerate() {
+                kernels.products(&tiles[tile * rows * d..][..rows * d], steps, sums);
+                for (sums, out) in sums.chunks_exact(width).zip(out.chunks_exact_mut(d)) {
+                    out[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                }
+            }
+        }
+    };
+    out.par_chunks_mut(block * d).enumerate().for_each_init(Default::default, of_block);
+    if is_symmetric {
+        for first in (0..d).step_by(SQUARE) {
+            for i in first..d {
+                for j in first..d.min(first + SQUARE).min(i) {
+                    out[i * d + j] = out[j * d + i];
+                }
+            }
+        }
+    }
+}
+
+/// Rows as columns, `[d, d]`.
+pub(super) fn transposed(matrix: &[f64], d: usize, out: &mut [f64]) {
+    out.par_chunks_mut((SQUARE * d).max(1)).enumerate().for_each(|(square, out)| {
+        for t in 0..d {
+            for (i, out) in (square * SQUARE..).zip(out.chunks_exact_mut(d)) {
+                out[t] = matrix[t * d + i];
+            }
+        }
+    });
+}
+
+/// Of sums, as many as `out` holds.
+fn round(sums: &[f64], bias: Option<&[f32]>, out: &mut [f32]) {
+    match bias {
+        None => out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = sum as f32),
+        Some(bias) => {
+            let with_bias = sums.iter().zip(bias).map(|(&sum, &bias)| sum + f64::from(bias));
+            out.iter_mut().zip(with_bias).for_each(|(out, sum)| *out = sum as f32);
+        }
+    }
+}
+
+/// The sums of the products of a tile of rows, `[depth][ROWS]`, and a panel of columns, `[depth][REGS * WIDTH]`:
+/// `[ROWS][REGS * WIDTH]`, each from the first step on. Products are rounded where they are not known to be EXACT.
+///
+/// # Safety
+/// Checks 1 and 8 of [`super::kernels`].
+#[allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
+#[inline(always)]
+pub(super) unsafe fn products<D: Doubles, const ROWS: usize, const REGS: usize, const EXACT: bool>(
+    tile: *const f64,
+    panel: *const f64,
+    depth: usize,
+    sums: *mut f64,
+) {
+    // SAFETY: by check 8 every step is in bounds, and so are the sums.
+    unsafe {
+        let mut all = [[D::splat(0.0); REGS]; ROWS];
+        for step in 0..depth {
+            let mut columns = [D::splat(0.0); REGS];
+            for reg in 0..REGS {
+                columns[reg] = D::load(panel.add((step * REGS + reg) * D::WIDTH));
+            }
+            for row in 0..ROWS {
+                let value = D::splat(*tile.add(step * ROWS + row));
+                for reg in 0..REGS {
+                    all[row][reg] = match EXACT {
+                        true => all[row][reg].plus_exact(value, columns[reg]),
+                        false => all[row][reg].plus(value, columns[reg]),
+                    };
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for reg in 0..REGS {
+                all[row][reg].store(sums.add((row * REGS + reg) * D::WIDTH));
+            }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     let resumed = checkpoint.as_mut().filter(|_| args.resume).map(|it| it.read(args.iterations)).transpose()?;
     let device = global.open_devices()?.only("train")?;
 
-    let (place, blocks, carry) = memory::plan(args, &vectors, &device, global)?;
+    let (place, blocks, kept) = memory::plan(args, &vectors, &device, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
     let labelled = super::labelled(args, learned_from);
     if global.dry_run {
@@ -88,7 +88,7 @@ pub fn run(args: &Train, global: &Global) -> Result<()> {
     }
     let checkpoint = checkpoint.as_ref();
     let start = start.map(|model| model.load(&Device::cpu(), &mut clock)).transpose()?;
-    let params = super::params(args, start, resumed.clone()).carry(carry);
+    let params = kept.apply(super::params(args, start, resumed.clone()));
     let mut outputs = Outputs::create(args, &targets)?;
 
     let mut follow = Follow::new(args, learned_from, labelled, resumed.as_ref(), global);

@@ -37,7 +37,7 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     files::check(args, &targets, &inputs, global)?;
     let device = global.open_devices()?.only("train")?;
 
-    let (place, blocks, carry) = memory::plan(args, &vectors, &device, global)?;
+    let (place, blocks, kept) = memory::plan(args, &vectors, &device, global)?;
     let learned_from = if let Place::Sample(count) = place { count } else { n };
     // Of each part; and of all of them where they move on for a rotation, once and to be judged.
     let labelled = super::labelled(args, learned_from);
@@ -73,7 +73,7 @@ pub fn run(args: &Train, m: usize, global: &Global) -> Result<()> {
     let Some(x) = rows.held() else {
         return Err(Failure::new(Exit::Failed, "the vectors to learn from are not in memory"));
     };
-    let params = super::params(args, None, None).carry(carry);
+    let params = kept.apply(super::params(args, None, None));
     let mut outputs = Outputs::create(args, &targets)?;
 
     let mut follow = Follow::new(args, learned_from, labelled.saturating_mul(m as u64), None, global);

@@ -7,8 +7,9 @@ use crate::cli::order::Order;
 use crate::cli::plan::{Blocks, DEFAULT_MEMORY, MAX_BUFFER};
 use crate::cli::report::{least_text, size_text};
 use crate::cli::values::{InitChoice, Quantizer};
-use codeword::Device;
-use codeword::backend::carried::{Carry, bytes_per_row};
+use codeword::backend::carried::{self, Carry};
+use codeword::backend::sketched;
+use codeword::{Device, KMeans};
 
 /// Where the vectors are while they are learned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,25 @@ pub enum Place {
     Sample(usize),
 }
 
-/// How the vectors are learned from within the memory given, and whether what one pass over them learned serves the next.
-pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -> Result<(Place, Blocks, Carry)> {
+/// What is kept beside the vectors where there is memory left: it makes the training faster, and changes no result.
+#[derive(Clone, Copy)]
+pub struct Kept {
+    /// What one pass over them learned, for the next.
+    carry: Carry,
+    /// A short form of them, for k-means++.
+    sketch: bool,
+}
+
+impl Kept {
+    const NOTHING: Kept = Kept { carry: Carry::Never, sketch: false };
+
+    pub fn apply(self, params: KMeans) -> KMeans {
+        params.carry(self.carry).sketch(self.sketch)
+    }
+}
+
+/// How the vectors are learned from within the memory given, and what is kept beside them.
+pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -> Result<(Place, Blocks, Kept)> {
     let (n, d, k) = (vectors.n as u64, vectors.d as u64, u64::from(args.k));
     // While the start is sought, and for every row in memory its label and distance.
     let start = match (args.start.is_some() || args.resume, args.init) {
@@ -35,11 +53,14 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     // Candidates, twice where they grow, and the rows of some parts.
     let of_start = match (args.start.is_some() || args.resume, args.init) {
         (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
-        (false, InitChoice::Hierarchical) => n.min(k.saturating_mul(256)).saturating_mul(4 * d).min(256 << 20),
+        (false, InitChoice::Hierarchical) => {
+            let per_row = 4 * d + sketched::bytes_per_row(vectors.d) as u64;
+            n.min(k.saturating_mul(256)).saturating_mul(per_row).min(256 << 20)
+        }
         (false, InitChoice::Progressive) => {
             let rows = n.min(k.saturating_mul(256));
             // Their components, or what the first of them are made of.
-            let turned = rows.saturating_mul(268).max(rows.min(4096) * 768);
+            let turned = rows.saturating_mul(280).max(rows.min(4096) * 768);
             rows.saturating_mul(4 * d).saturating_add(turned).saturating_add(1536 * d)
         }
         _ => 0,
@@ -70,13 +91,23 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     let in_memory = |rows: u64| rows.saturating_mul(4 * d + 8 + 4 + beside).saturating_add(fixed);
     // What is carried from pass to pass, where there is memory left.
     let carried = match (device, args.minibatch) {
-        (Device::Cpu, None) => bytes_per_row(args.k as usize) as u64,
+        (Device::Cpu, None) => carried::bytes_per_row(args.k as usize) as u64,
+        _ => 0,
+    };
+    // And before, while the start is sought.
+    let sketched = match (args.start.is_some() || args.resume, args.init, args.quantizer) {
+        (false, InitChoice::PlusPlus, Quantizer::Pq | Quantizer::Opq) => {
+            sketched::bytes_per_row(vectors.d / args.m.unwrap_or(1).max(1) as usize) as u64
+        }
+        (false, InitChoice::PlusPlus, Quantizer::Vq | Quantizer::Rvq) => sketched::bytes_per_row(vectors.d) as u64,
         _ => 0,
     };
     let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
-    let carrying = |rows: u64, memory: u64| {
-        let all = memory.saturating_add(rows.saturating_mul(carried));
-        if all <= limit { (all, Carry::WherePays) } else { (memory, Carry::Never) }
+    let keeping = |rows: u64, memory: u64| {
+        let with = |per_row: u64| memory.saturating_add(rows.saturating_mul(per_row));
+        let (carry, sketch) = (with(carried) <= limit, with(sketched) <= limit);
+        let most = with(if carry { carried } else { 0 }).max(with(if sketch { sketched } else { 0 }));
+        (most, Kept { carry: if carry { Carry::WherePays } else { Carry::Never }, sketch })
     };
     // What the codewords themselves and their start need comes on top of a limit that nobody asked for.
     let (most, given) = match global.max_memory {
@@ -101,16 +132,16 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         // Their numbers, and how these are drawn.
         let memory = in_memory(sample).saturating_add(sample.saturating_mul(8)).max(sample.saturating_mul(72));
         refuse_beyond(memory, &[of_batch, of_codebook, (memory - fixed.min(memory), ", or draw a smaller sample")])?;
-        let (memory, carry) = carrying(sample, memory);
-        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, carry));
+        let (memory, kept) = keeping(sample, memory);
+        return Ok((Place::Sample(sample as usize), Blocks { rows: sample as usize, buffers: 1, memory }, kept));
     }
     // With what it is read into first where it is put in order.
     let is_other = Order::of_rows(&vectors.reader).is_other();
     let all = in_memory(n).saturating_add(if is_other { n.saturating_mul(4 * d).min(PIECE as u64) } else { 0 });
     let only_held = is_other || args.quantizer != Quantizer::Vq;
     if all <= limit || only_held && all <= most {
-        let (memory, carry) = carrying(n, all);
-        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, carry));
+        let (memory, kept) = keeping(n, all);
+        return Ok((Place::Memory, Blocks { rows: vectors.n, buffers: 1, memory }, kept));
     }
     if only_held {
         let (limit, all, file) = (size_text(limit), least_text(all), vectors.reader.file().display());
@@ -143,5 +174,5 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
     let rows = (limit.saturating_sub(fixed) / per_row).min(MAX_BUFFER / (4 * d)) / one * one;
     let rows = rows.max(one).min(n);
     let memory = fixed.saturating_add(rows * per_row);
-    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }, Carry::Never))
+    Ok((Place::File, Blocks { rows: rows as usize, buffers: 2, memory }, Kept::NOTHING))
 }
