@@ -357,11 +357,25 @@ pub(crate) fn multiply_into(
     Ok(())
 }
 
-/// x^T x of `x`, `[n, d]`, in f64, `[d, d]`: likewise by the processor, row after row within blocks of 64, then block after
-/// block.
-pub(crate) fn gram(x: AnyView<'_>) -> Result<Vec<f64>> {
+/// x^T y of `x`, `[n, d]`, and of the rows, each of e values, that `row` gives, in f64, `[d, e]` row-major: likewise by the
+/// processor, exact products added row after row within blocks of 128, then block after block. `tell` is called from time to time,
+/// and its error handed back.
+pub(crate) fn cross<E: From<Error>>(
+    x: AnyView<'_>,
+    e: usize,
+    row: impl Fn(usize, &mut [f32]) + Sync,
+    tell: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
     let isa = Isa::selected()?;
-    Ok(on_view!(x, x => cpu::multiply::gram(x, isa)))
+    on_view!(x, x => cpu::multiply::cross(x, e, row, isa, tell))
+}
+
+/// x^T x of `x`, `[n, d]`: [`cross`] of its own rows.
+pub(crate) fn gram<T: Element, E: From<Error>>(
+    x: MatrixView<'_, T>,
+    tell: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    cross(T::any(x), x.cols(), |i, row| T::widen(x.row(i), row), tell)
 }
 
 /// Singular values and vectors of `a`, finite, `[d, d]`, column after column, in f64: likewise. `tell` is called from time to time,

@@ -75,7 +75,7 @@ impl OptimizedProductQuantizer {
             return Err(Error::Shape { op: OP, expected, got });
         }
         check_finite(OP, "row of the rotation", "train the rotation again", &rotation)?;
-        let products = gram(f32::any(rotation.view()))?;
+        let products = gram(rotation.view(), || Ok::<(), Error>(()))?;
         let off = |at: usize| (products[at] - f64::from(at.is_multiple_of(d + 1))).abs();
         let worst = (0..d * d).fold(0, |worst, at| if off(at) > off(worst) { at } else { worst });
         if off(worst) > TOLERANCE {
@@ -104,8 +104,8 @@ impl OptimizedProductQuantizer {
     /// [`ProductQuantizer::train`] gives. With one part no rotation changes anything, and none is sought.
     ///
     /// All rows are used: some 10,000 to 100,000 of many are enough, but have to be picked by the caller. Each of the 2
-    /// `outer` steps takes n d^2 multiplications of f64, two assignments of all rows in every part, m n d additions, and about
-    /// 35 d^3 multiplications for the rotation; the principal components take as long as some ten rotations. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 88 d^2, and what
+    /// `outer` steps takes n d^2 multiplications in f64, two assignments of all rows in every part, and for the rotation as many
+    /// multiplications again and about 35 d^3; the principal components take as long as some ten rotations. Memory beside `x`: 8 n d bytes, 8 m n, 8 k d, 88 d^2, and what
     /// [`KMeans::fit`] takes for one part.
     ///
     /// # Errors

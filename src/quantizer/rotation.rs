@@ -1,7 +1,7 @@
 //! Rotations that suit a product quantizer, learned from vectors. A rotated vector is the row times the matrix.
 
 use super::product::ProductQuantizer;
-use crate::backend::{AssignStats, accumulate, gram, identity, multiply_into, orthogonal, svd};
+use crate::backend::{AssignStats, accumulate, cross, gram, identity, multiply_into, orthogonal, svd};
 use crate::codebook::Codebook;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -89,32 +89,23 @@ fn moved<E: From<Error> + Send>(
 }
 
 /// The best rotation for codewords: the orthogonal matrix nearest to X^T Y, where row i of Y are the codewords of row i of X.
-///
-/// Column j of X^T Y is the sum of the rows of X, each times component j of its codeword; so the rows of each codeword are
-/// added up first ([`accumulate`]), then those sums, times that component, from the first codeword on.
 fn procrustes<T: Element, E: From<Error>>(
     x: MatrixView<'_, T>,
     fits: &[KMeansFit],
     before: &Matrix<f32>,
     mut told: impl FnMut() -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
-    let (d, width) = (x.cols(), x.cols() / fits.len());
-    let mut products = vec![0.0; d * d];
-    for (fit, columns) in fits.iter().zip(products.chunks_exact_mut(d * width)) {
-        told()?;
-        let codewords = fit.codebook.codewords()?;
-        let sums = accumulate(x, &fit.assignment.labels, None, codewords.rows())?.sums;
-        columns.par_chunks_exact_mut(d).enumerate().for_each(|(j, column)| {
-            for (c, sum) in sums.chunks_exact(d).enumerate() {
-                let component = f64::from(codewords.row(c)[j]);
-                column.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum * component);
-            }
-        });
-    }
-    // Of the transpose, whose rows those columns are.
-    let turned: Vec<f64> = (0..d * d).map(|at| before.as_slice()[at % d * d + at / d].into()).collect();
-    let nearest = orthogonal(products, &turned, d, told)?;
-    Ok(rounded(&(0..d * d).map(|at| nearest[at % d * d + at / d]).collect::<Vec<_>>(), d)?)
+    let d = x.cols();
+    let codewords = fits.iter().map(|fit| fit.codebook.codewords()).collect::<Result<Vec<_>>>()?;
+    let row = |i: usize, row: &mut [f32]| {
+        let parts = row.chunks_exact_mut(d / fits.len());
+        for ((part, fit), codewords) in parts.zip(fits).zip(&codewords) {
+            part.copy_from_slice(codewords.row(fit.assignment.labels[i] as usize));
+        }
+    };
+    let products = cross(T::any(x), d, row, &mut told)?;
+    let before: Vec<f64> = before.as_slice().iter().map(|&value| value.into()).collect();
+    Ok(rounded(&orthogonal(products, &before, d, told)?, d)?)
 }
 
 /// The principal components of the rows, dealt out to m parts so that the products of their variances are alike (Ge, He, Ke,
@@ -122,11 +113,11 @@ fn procrustes<T: Element, E: From<Error>>(
 pub(super) fn principal<T: Element, E: From<Error>>(
     x: MatrixView<'_, T>,
     m: usize,
-    told: impl FnMut() -> Result<(), E>,
+    mut told: impl FnMut() -> Result<(), E>,
 ) -> Result<Matrix<f32>, E> {
     let (n, d) = (x.rows(), x.cols());
     let sums = accumulate(x, &vec![0; n], None, 1)?.sums;
-    let mut covariance = gram(T::any(x))?;
+    let mut covariance = gram(x, &mut told)?;
     for (row, &a) in covariance.chunks_exact_mut(d).zip(&sums) {
         row.iter_mut().zip(&sums).for_each(|(value, &b)| *value -= a * b / n as f64);
     }

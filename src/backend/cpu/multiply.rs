@@ -16,8 +16,9 @@ const PACKS: usize = 64;
 const BLOCK_VALUES: usize = 1 << 15;
 /// Rows of a block that is turned over while it is in a cache.
 const SQUARE: usize = 16;
-/// Rows of a block of [`gram`]: they stay in the caches while their columns are gone through.
-const BLOCK: usize = 64;
+/// Rows of a block of [`cross`], and those of some blocks that are packed at a time.
+const BLOCK: usize = 128;
+const PACKED: usize = 8 * BLOCK;
 
 /// x times `by`, `[n, d]` and `[d, e]`, each component rounded to f32 at its end, where its `bias` has been added. `out` holds
 /// n e values. Of 64 rows and more, 8 d e bytes beside.
@@ -218,25 +219,58 @@ pub(super) unsafe fn products<D: Doubles, const ROWS: usize, const REGS: usize, 
     }
 }
 
-/// x^T x of `x`, `[n, d]`: `[d, d]`. Terms are added row after row within blocks of 64 rows, from zero, then block after block.
-pub(crate) fn gram<T: Element>(x: MatrixView<'_, T>, isa: Isa) -> Vec<f64> {
+/// x^T y of `x`, `[n, d]`, and the rows, of e values each, that `row` gives: `[d, e]`. Terms are added row after row within blocks
+/// of 128 rows, from zero, then block after block. `tell` is called between some of them, and its error handed back.
+pub(crate) fn cross<T: Element, E>(
+    x: MatrixView<'_, T>,
+    e: usize,
+    row: impl Fn(usize, &mut [f32]) + Sync,
+    isa: Isa,
+    mut tell: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
     let (kernels, n, d) = (Kernels::of(isa), x.rows(), x.cols());
-    let mut sums = vec![0.0; d * d];
-    let of_group = |(part, wide): &mut (Vec<f64>, Vec<f32>), (group, sums): (usize, &mut [f64])| {
-        part.resize(d, 0.0);
-        for first in (0..n).step_by(BLOCK) {
-            let rows = x.block(first..n.min(first + BLOCK));
-            wide.resize(rows.rows() * d, 0.0);
-            rows.widen_into(wide);
-            for (a, sums) in (group * TILE..).zip(sums.chunks_exact_mut(d)) {
-                part.fill(0.0);
-                wide.chunks_exact(d).for_each(|row| kernels.add_weighted_row(row, row[a].into(), part));
-                sums.iter_mut().zip(&*part).for_each(|(sum, part)| *sum += part);
-            }
-        }
-    };
-    if d > 0 {
-        sums.par_chunks_mut(TILE * d).enumerate().for_each_init(Default::default, of_group);
+    let (rows, width) = (kernels.product_rows, kernels.product_width);
+    let padded = e.next_multiple_of(width);
+    let mut out = vec![0.0; d * e];
+    if out.is_empty() {
+        return Ok(out);
     }
-    sums
+    let mut packed = Vec::new();
+    for first in (0..n).step_by(PACKED) {
+        tell()?;
+        // `[blocks][panels][steps][width]`
+        let last = n.min(first + PACKED);
+        packed.resize((last - first) * padded, 0.0);
+        packed.par_chunks_mut(BLOCK * padded).enumerate().for_each_init(Vec::new, |wide, (block, packed)| {
+            wide.resize(e, 0.0);
+            let steps = packed.len() / padded;
+            for step in 0..steps {
+                row(first + block * BLOCK + step, wide);
+                for (panel, values) in wide.chunks(width).enumerate() {
+                    let to = &mut packed[(panel * steps + step) * width..][..values.len()];
+                    to.iter_mut().zip(values).for_each(|(to, &value)| *to = value.into());
+                }
+            }
+        });
+        let of_tile = |(tile, wide, sums): &mut (Vec<f64>, Vec<f32>, Vec<f64>), (i, out): (usize, &mut [f64])| {
+            sums.resize(rows * width, 0.0);
+            let columns = i * rows..d.min((i + 1) * rows);
+            for (block, packed) in packed.chunks(BLOCK * padded).enumerate() {
+                let steps = packed.len() / padded;
+                tile.resize(steps * rows, 0.0);
+                for (step, to) in tile.chunks_exact_mut(rows).enumerate() {
+                    let values = T::as_f32(&x.row(first + block * BLOCK + step)[columns.clone()], wide);
+                    to.iter_mut().zip(values).for_each(|(to, &value)| *to = value.into());
+                }
+                for (panel, packed) in packed.chunks_exact(steps * width).enumerate() {
+                    kernels.exact_products(tile, packed, sums);
+                    for (out, sums) in out.chunks_exact_mut(e).zip(sums.chunks_exact(width)) {
+                        out[panel * width..].iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                    }
+                }
+            }
+        };
+        out.par_chunks_mut(rows * e).enumerate().for_each_init(Default::default, of_tile);
+    }
+    Ok(out)
 }

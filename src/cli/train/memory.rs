@@ -77,10 +77,10 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         k.saturating_add(k.next_multiple_of(16)).saturating_mul(16 * d).saturating_add(k.saturating_mul(80));
     let of_codebooks = match args.quantizer {
         Quantizer::Vq | Quantizer::Pq => of_codewords,
-        // The sums of whole rows by label, and some d x d matrices of f64.
+        // Some d x d matrices of f64, and 1024 rows.
         Quantizer::Opq => {
-            let of_rotation = d.saturating_mul(d).saturating_mul(80);
-            of_codewords.saturating_add(k.saturating_mul(16 * d)).saturating_add(of_rotation)
+            let of_rotation = d.saturating_mul(d).saturating_mul(80).saturating_add(8192 * (d + 24));
+            of_codewords.saturating_add(of_rotation)
         }
         Quantizer::Rvq => of_codewords.saturating_mul(args.m.unwrap_or(1).into()),
     };
