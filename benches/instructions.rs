@@ -3,7 +3,9 @@
 //! `instructions OPERATION N D K REPEATS`: makes Gaussian-like vectors and a codebook of these sizes, always the same, and
 //! does the operation as often as is said. The difference between REPEATS and one more is the operation alone.
 
-use codeword::{AssignOptions, Codebook, Device, MatrixView, Precision, ProductQuantizer};
+use codeword::{
+    AssignOptions, Codebook, Device, KMeans, Matrix, MatrixView, OptimizedProductQuantizer, Precision, ProductQuantizer,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::error::Error;
@@ -26,11 +28,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let codebook = Codebook::new(e, &Device::cpu())?;
     let options = AssignOptions::default();
     let labels = codeword::assign(x, &codebook, options)?.labels;
-    // Of `search`, which has a part for every dimension, as many queries as are looked at side by side.
-    let parts = if operation == "search" { d } else { 1 };
+    // Of `search`, which as `rotate` has a part for every dimension, as many queries as are looked at side by side.
+    let parts = if ["search", "rotate"].contains(&operation.as_str()) { d } else { 1 };
     let quantizer =
         ProductQuantizer::new(MatrixView::new(&codewords[..k * parts], k * parts, 1)?, parts, &Device::cpu())?;
     let codes = if operation == "search" { quantizer.encode(x)? } else { Vec::new() };
+    let identity = (0..parts * parts).map(|at| if at % (parts + 1) == 0 { 1.0 } else { 0.0 }).collect();
+    let rotating = OptimizedProductQuantizer::new(Matrix::new(identity, parts, parts)?, quantizer.clone())?;
+    let start = KMeans::new(k).iterations(0);
     for _ in 0..repeats {
         match operation.as_str() {
             "prepare" => drop(black_box(Codebook::new(e, &Device::cpu())?)),
@@ -41,6 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             "metrics" => drop(black_box(codeword::metrics(x, &codebook, &labels)?)),
             "accumulate" => drop(black_box(codeword::accumulate(x, &labels, None, k)?)),
             "search" => drop(black_box(quantizer.search(&codes, MatrixView::new(&vectors[..64 * d], 64, d)?, 10)?)),
+            "rotate" => drop(black_box(rotating.rotate(x)?)),
+            "start" => drop(black_box(start.fit(x, &Device::cpu())?)),
             other => return Err(format!("no operation {other}").into()),
         }
     }

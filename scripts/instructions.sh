@@ -14,6 +14,7 @@ operations=(
     "assign 2000 4 1024" "assign 2000 8 256" "assign 2000 16 256" "assign 2000 24 256" "assign 1000 128 256"
     "assign 500 256 1024" "top_k 500 64 256" "pairwise_sq_l2 500 128 256" "decode 5000 64 256" "metrics 5000 64 256"
     "accumulate 5000 64 256" "prepare 1 64 1024" "search 200000 8 256"
+    "rotate 500 128 128" "start 5000 16 64"
 )
 
 command -v valgrind >/dev/null || {
@@ -36,7 +37,7 @@ trap 'rm -f "$made"' EXIT
 
 Written by `scripts/instructions.sh`: AVX2, one thread, by callgrind; the operation alone, on random data. A product is
 one of the n d k of the scores, or of the n d numbers where no scores are made; of `search`, which looks up the codes of
-n vectors, d bytes each, for 64 queries, one of these lookups. f32 FMA in 8 lanes makes at best 0.125 a
+n vectors, d bytes each, for 64 queries, one of these lookups; `start` is k-means++ with the labels after it. f32 FMA in 8 lanes makes at best 0.125 a
 product, and so do pairs of integers, which more units of a processor multiply and add.
 
 | operation | n x d x k | instructions | a product |

@@ -5,7 +5,7 @@
 run.sh makes the environment. Vectors that lie near a subspace of a quarter of the dimensions, as embeddings do; parts of 256 codewords,
 learned from all of them in 25 iterations. Ours starts twice, from no rotation and from the principal components, and fits as many
 rotations from each; faiss' OPQMatrix makes as many steps from one random rotation, in each of which codewords move 4 times (40
-times in the first). Time is of the whole command and of OPQMatrix.train with ProductQuantizer.train after it; the error is the mean
+times in the first). Time is of the whole command and, in this process, of OPQMatrix.train with ProductQuantizer.train after it, once; the error is the mean
 squared one of the vectors that were learned from.
 """
 
@@ -51,7 +51,7 @@ def main():
             print(f"| {n:,} x {d}, {m} x 256 | codeword | {seconds:.1f} | {json.loads(done.stdout)['distortion']:.6g} |", flush=True)
         rotation, quantizer = faiss.OPQMatrix(d, m), faiss.ProductQuantizer(d, m, 8)
         rotation.niter = options.rotations
-        quantizer.cp.max_points_per_centroid = n
+        quantizer.cp.max_points_per_centroid = rotation.max_train_points = n
         begin = time.perf_counter()
         rotation.train(x)
         y = rotation.apply(x)

@@ -4,8 +4,8 @@
 
 run.sh makes the environment. Gaussian vectors of f32; scikit-learn's kmeans_plusplus with one trial for each codeword, as the paper has
 it (its KMeans takes the best of several). Time is of the whole command, which reads the vectors from a file in the page cache and
-labels them at the end, and of the function alone; turns and ratios as in peers.py. The inertia is that of the start, before any
-iteration, of the median seed of the rounds.
+labels them at the end, and of the function alone, which runs in this process, in turn. Medians over the rounds, of which each has
+another seed, of the times, of their ratios, and of the inertia of the start, before any iteration.
 """
 
 import argparse

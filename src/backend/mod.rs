@@ -391,15 +391,9 @@ pub(crate) fn orthogonal<E: From<Error>>(
     a: Vec<f64>,
     near: &[f64],
     d: usize,
-    mut tell: impl FnMut() -> Result<(), E>,
+    tell: impl FnMut() -> Result<(), E>,
 ) -> Result<Vec<f64>, E> {
-    let isa = Isa::selected()?;
-    if let Some(nearest) = cpu::polar::polar(a.clone(), near, d, isa, &mut tell)? {
-        return Ok(nearest);
-    }
-    // Rows are the columns of the transpose, whose nearest is the transpose.
-    let of_transpose = Svd::new(&a, d, isa, tell)?.rotation();
-    Ok((0..d * d).map(|at| of_transpose[at % d * d + at / d]).collect())
+    cpu::polar::orthogonal(a, near, d, Isa::selected()?, tell)
 }
 
 /// The rows of `x`, `[n, d]`, at length 1: what a codebook of cosines (VQGAN with L2-normalised codes, DAC) quantizes.

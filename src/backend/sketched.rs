@@ -39,3 +39,18 @@ impl<'a> Sketched<'a> {
         on_view!(self.x, x => self.sketch.meet(x, codeword, sq_distances));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::{Element, MatrixView};
+
+    #[test]
+    fn a_short_form_is_made_where_it_pays() {
+        let values = [0.5f32; 60];
+        let x = f32::any(MatrixView::new(&values, 10, 6).unwrap());
+        assert!(Sketched::new(x, PAYS).unwrap().is_some());
+        assert!(Sketched::new(x, PAYS - 1).unwrap().is_none());
+        assert_eq!(bytes_per_row(6), 6 * 2 + 8);
+    }
+}

@@ -44,8 +44,7 @@ pub(super) fn hierarchical(
     let parts: Vec<usize> = (0..counts.len()).filter(|&part| shares[part] > 0).collect();
     let mut left = &parts[..];
     while !left.is_empty() {
-        let per_row = 4 * d + sketched::bytes_per_row(d);
-        let bytes = |&part: &usize| counts[part].min(SAMPLE.saturating_mul(shares[part])).saturating_mul(per_row);
+        let bytes = |&part: &usize| bytes_in_short(counts[part].min(SAMPLE.saturating_mul(shares[part])), d);
         let mut held = 0;
         let fit = left.iter().take_while(|part| {
             held += bytes(part);
@@ -63,6 +62,16 @@ pub(super) fn hierarchical(
     Ok(Matrix::new(codewords, k, d)?)
 }
 
+/// Bytes of some rows with their short form.
+fn bytes_in_short(rows: usize, d: usize) -> usize {
+    rows.saturating_mul(4 * d + sketched::bytes_per_row(d))
+}
+
+/// Whether there is room for the short form, too: rows beyond it are held without.
+fn fits_in_short(rows: usize, d: usize) -> bool {
+    bytes_in_short(rows, d) <= BYTES_AT_ONCE
+}
+
 /// `k` codewords to learn from the rows of a part.
 struct Job {
     values: Vec<f32>,
@@ -76,6 +85,7 @@ impl Job {
     fn learn(&self, d: usize) -> Result<Vec<f32>> {
         let x = MatrixView::new(&self.values, self.values.len() / d, d)?;
         let params = KMeans::new(self.k).seed(self.seed).iterations(ITERATIONS).carry(Carry::Never);
+        let params = params.sketch(fits_in_short(x.rows(), d));
         let fit = params.fit_with(x, self.weights.as_deref(), &Device::Cpu, untold)?;
         let codewords = fit.codebook.codewords()?;
         Ok((0..self.k).flat_map(|j| codewords.row(j)).copied().collect())
@@ -128,6 +138,7 @@ fn parts_of_rows(
     let sample = heavy.min(count.saturating_mul(SAMPLE));
     let sample = random_rows(problem.source, weights, sample, random)?;
     let upper = KMeans::new(count).seed(random.seed()).iterations(ITERATIONS).carry(Carry::Never);
+    let upper = upper.sketch(fits_in_short(sample.rows(), sample.cols()));
     let upper: Codebook = upper.fit(sample.view(), problem.device)?.codebook;
     let (mut labels, mut parts) = (Labels::new(n, false)?, filled(n, NO_PART)?);
     problem.source.each_block(|first, x| {

@@ -51,7 +51,7 @@ pub enum Init {
     /// its share of k, in proportion to its rows of a weight above 0, by largest remainders, and learns so many codewords
     /// from these rows, at most 256 random ones for each. Both levels start by k-means++ and move codewords ten times at
     /// most. Takes about as long as one iteration of sqrt(k) times 30 codewords, 4 bytes a row and 8 for each of the parts
-    /// at hand, and 256 MiB of their rows, or those of one part that has more.
+    /// at hand, and 256 MiB of their rows with the short form of k-means++, or those of one part that has more, without.
     Hierarchical,
     /// For rows much like noise, as late stages of a [`ResidualQuantizer`](crate::ResidualQuantizer) have them: of at most
     /// 256 k random rows, whose weights do not count, the first principal components, 64 at most, and codewords moved ten
@@ -200,7 +200,8 @@ impl KMeans {
     /// back, and codewords. Without that room, which the log tells, and for mini-batches, the rows pass through it in
     /// every iteration, and the processor adds them up ([`accumulate`](crate::accumulate)). Takes 8 bytes per row, 16 with
     /// several runs, and about 16 k d bytes beside `x` and a prepared codebook, two with several runs; and while a start
-    /// is sought, 2 d + 14 bytes per row for k-means++, or 4 where that short form would be more than 1 GiB, 8 and 100 k d for
+    /// is sought, 2 d + 14 bytes per row for k-means++, or 4 where that short form would be more than 1 GiB, rows have more than
+    /// 4096 dimensions or codewords are fewer than 8, 8 and 100 k d for
     /// k-means||, 12 for the hierarchical start. On a CUDA device the rows, 8 to 22 bytes for each, and about 30 k d.
     ///
     /// On the processor, with 17 to 1024 codewords, an iteration leaves the next a lower bound of the distances to every 16

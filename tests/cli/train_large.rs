@@ -346,6 +346,19 @@ fn batches_and_samples_stay_within_the_memory_that_nothing_is_said_of() {
     };
     assert_eq!(plan(&["-k", "8", "--minibatch", "500000"]), Some(0));
     assert_eq!(plan(&["-k", "8", "--minibatch", "2000000", "--max-memory", "1G"]), Some(0));
+    // The starts of a sample, and of the parts of a vector, are counted by these.
+    for start in ["hierarchical", "progressive"] {
+        let of = |more: &[&str]| {
+            let args = ["train", "big.npy", "-k", "64", "-o", "e.npy", "--init", start, "--dry-run", "--max-memory"];
+            folder.run(&[&args, more].concat()).status.code()
+        };
+        // A few vectors take 256 bytes each, and half of that again or 280; the codewords 272 KiB.
+        assert_eq!(of(&["2M", "--sample", "1000"]), Some(0), "{start}");
+        assert_eq!(of(&["1M", "--sample", "1500"]), Some(2), "{start}");
+        // Of 16,384 vectors, the parts: 48 or 312 bytes each with their codewords.
+        let parts = ["--quantizer", "pq", "-m", "8", "--sample", "20000"];
+        assert_eq!(of(&[&["12M"], &parts[..]].concat()), Some(0), "{start}");
+    }
     // As many codewords as are asked for, and no more than a limit that is.
     assert_eq!(plan(&["-k", "200000"]), Some(0));
     assert_eq!(plan(&["-k", "200000", "--max-memory", "256M"]), Some(USAGE));

@@ -209,4 +209,27 @@ mod tests {
         assert!(pairs[..3].iter().all(|pair| pair[5] == 0x3f80_3f80) && pairs[3][5] == 0x3f80);
         assert!(pairs.iter().all(|pair| pair.iter().enumerate().all(|(lane, &both)| lane == 5 || both == 0)));
     }
+
+    #[test]
+    fn rows_that_are_far_from_a_codeword_are_passed_over() {
+        // Rows about (0, 0, 0) and (100, 0, 0) in turn.
+        let values: Vec<f32> = (0..200).flat_map(|i| [(i % 2 * 100) as f32, i as f32 * 0.01, 0.5]).collect();
+        let x = MatrixView::new(&values, 200, 3).unwrap();
+        for isa in Isa::available() {
+            let mut sketch = Sketch::new(x, isa).unwrap();
+            let mut distances = vec![f32::INFINITY; 200];
+            sketch.meet(x, &values[..3], &mut distances);
+            sketch.meet(x, &values[3..6], &mut distances);
+            let far = &values[6..9];
+            let pairs = [[far[0], far[1]], [far[2], 0.0]];
+            let mut near = [0; 4];
+            sketch.sketch_kernels.near(&sketch.pairs, &pairs, &sketch.limits, &mut near);
+            let lanes = (0..200).filter(|i| near[i / STRIP] >> (i % STRIP) & 1 == 1);
+            // Those about 0 that lie above it in the second component, and a few that the short form does not tell from these.
+            let lanes: Vec<usize> = lanes.collect();
+            assert!(lanes.iter().all(|i| i % 2 == 0), "{isa:?}: {lanes:?}");
+            assert!((2..200).step_by(2).all(|i| lanes.contains(&i)), "{isa:?}: {lanes:?}");
+            assert!(near[3] >> (200 % STRIP) == 0, "{isa:?}: nothing beyond the last row");
+        }
+    }
 }

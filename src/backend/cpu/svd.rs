@@ -391,6 +391,28 @@ mod tests {
     }
 
     #[test]
+    fn everyone_meets_everyone_else_once() {
+        for players in [2, 4, 6, 14] {
+            let mut met = vec![0; players * players];
+            for round in 0..players - 1 {
+                let pairs: Vec<_> = (0..players / 2).map(|pair| meeting(round, pair, players)).collect();
+                let mut playing: Vec<usize> = pairs.iter().flat_map(|&(p, q)| [p, q]).collect();
+                playing.sort_unstable();
+                assert!(playing.iter().copied().eq(0..players), "all of {players} play in round {round}");
+                pairs.iter().for_each(|&(p, q)| met[p * players + q] += 1);
+            }
+            assert!((0..players * players).all(|at| met[at] == usize::from(at / players < at % players)), "{players}");
+        }
+    }
+
+    #[test]
+    fn matrices_that_threads_share() {
+        // 13 blocks, of which one has no other in a round.
+        let d = ALONE + 8;
+        assert_svd("random", &numbers(d * d, 9), d);
+    }
+
+    #[test]
     fn random_matrices_of_any_scale() {
         for (d, scale) in [(2, 1.0), (5, 1e-200), (16, 1e200), (67, 1e-300), (100, 3.0)] {
             let a: Vec<f64> = numbers(d * d, d as u64).iter().map(|v| v * scale).collect();

@@ -50,18 +50,24 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         (false, InitChoice::Random | InitChoice::Progressive) if args.weights.is_some() => 8,
         (false, InitChoice::Random | InitChoice::Progressive) => 0,
     };
-    // Candidates, twice where they grow, and the rows of some parts.
+    // Of the vectors that are learned from, or the parts of these: candidates, twice where they grow, and the rows of some parts.
+    let (learned, width) = match args.quantizer {
+        Quantizer::Vq | Quantizer::Rvq => (n, d),
+        Quantizer::Pq | Quantizer::Opq => (n, d / u64::from(args.m.unwrap_or(1).max(1))),
+    };
+    let learned = args.sample.map_or(learned, |sample| learned.min(sample.into()));
+    let in_short = sketched::bytes_per_row(width as usize) as u64;
     let of_start = match (args.start.is_some() || args.resume, args.init) {
-        (false, InitChoice::Parallel) => k.saturating_mul(100 * d),
+        (false, InitChoice::Parallel) => k.saturating_mul(100 * width),
         (false, InitChoice::Hierarchical) => {
-            let per_row = 4 * d + sketched::bytes_per_row(vectors.d) as u64;
-            n.min(k.saturating_mul(256)).saturating_mul(per_row).min(256 << 20)
+            let rows = learned.min(k.saturating_mul(256));
+            rows.saturating_mul(4 * width + in_short).min(256 << 20)
         }
         (false, InitChoice::Progressive) => {
-            let rows = n.min(k.saturating_mul(256));
+            let rows = learned.min(k.saturating_mul(256));
             // Their components, or what the first of them are made of.
             let turned = rows.saturating_mul(280).max(rows.min(4096) * 768);
-            rows.saturating_mul(4 * d).saturating_add(turned).saturating_add(1536 * d)
+            rows.saturating_mul(4 * width).saturating_add(turned).saturating_add(1536 * width)
         }
         _ => 0,
     };
@@ -95,11 +101,8 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         _ => 0,
     };
     // And before, while the start is sought.
-    let sketched = match (args.start.is_some() || args.resume, args.init, args.quantizer) {
-        (false, InitChoice::PlusPlus, Quantizer::Pq | Quantizer::Opq) => {
-            sketched::bytes_per_row(vectors.d / args.m.unwrap_or(1).max(1) as usize) as u64
-        }
-        (false, InitChoice::PlusPlus, Quantizer::Vq | Quantizer::Rvq) => sketched::bytes_per_row(vectors.d) as u64,
+    let sketched = match (args.start.is_some() || args.resume, args.init) {
+        (false, InitChoice::PlusPlus) => in_short,
         _ => 0,
     };
     let limit = global.max_memory.map_or(DEFAULT_MEMORY, |size| size.0);
