@@ -105,7 +105,7 @@ impl OptimizedProductQuantizer {
     ///
     /// All rows are used: some 10,000 to 100,000 of many are enough, but have to be picked by the caller. Each of the 2
     /// `outer` steps takes n d^2 multiplications in f64, two assignments of all rows in every part, and for the rotation as many
-    /// multiplications again and about 42 d^3; the principal components take as long as a few rotations. Memory beside `x`:
+    /// multiplications again and about 28 d^3; the principal components take as long as a few rotations. Memory beside `x`:
     /// 8 n d bytes, 8 m n, 88 d^2, 8 KiB times d, and what [`KMeans::fit`] takes for one part.
     ///
     /// # Errors
