@@ -274,3 +274,63 @@ pub(crate) fn cross<T: Element, E>(
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+    use std::convert::Infallible;
+
+    /// Numbers in (-1, 1), the same everywhere.
+    fn numbers(count: usize, mut state: u64) -> Vec<f64> {
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 11) as f64 / 2f64.powi(52) - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn assert_bits(name: &str, got: &[f64], expected: impl Fn(usize) -> f64) {
+        let other = (0..got.len()).find(|&at| got[at].to_bits() != expected(at).to_bits());
+        assert_eq!(other, None, "{name}");
+    }
+
+    #[test]
+    fn products_of_rows_are_the_documented_sums() {
+        // Whole blocks of 128 rows, and of 1024 that are packed, one more or less; columns that fill no tile.
+        for (n, d, e) in [(0, 3, 2), (1, 1, 1), (128, 8, 24), (300, 13, 29), (1024, 5, 3), (1300, 17, 50)] {
+            let of = |count, seed| numbers(count, seed).iter().map(|&value| value as f32).collect();
+            let (x, y) = (Matrix::new(of(n * d, 1), n, d).unwrap(), Matrix::new(of(n * e, 2), n, e).unwrap());
+            let sum_of = |at: usize| {
+                let product = |t: usize| f64::from(x.view().row(t)[at / e]) * f64::from(y.view().row(t)[at % e]);
+                let block = |first: usize| (first..n.min(first + BLOCK)).fold(0.0, |sum, t| sum + product(t));
+                (0..n).step_by(BLOCK).fold(0.0, |sum, first| sum + block(first))
+            };
+            for isa in Isa::available() {
+                let row = |t: usize, to: &mut [f32]| to.copy_from_slice(y.view().row(t));
+                let Ok(sums) = cross(x.view(), e, row, isa, || Ok::<(), Infallible>(()));
+                assert_bits(&format!("{n} x {d} and {e}, {isa:?}"), &sums, sum_of);
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_matrices_are_sums_from_the_first_term_on() {
+        for d in [1, 2, 7, 8, 24, 25, 65, 130] {
+            let (a, b) = (numbers(d * d, 3), numbers(d * d, 4));
+            let mut turned = vec![0.0; d * d];
+            transposed(&a, d, &mut turned);
+            assert_bits("transposed", &turned, |at| a[at % d * d + at / d]);
+            for kernels in Isa::available().into_iter().map(Kernels::of) {
+                let of = |left: &[f64], right: &[f64], at: usize| {
+                    (0..d).fold(0.0, |sum, t| sum + left[at / d * d + t] * right[t * d + at % d])
+                };
+                let mut out = vec![f64::NAN; d * d];
+                times(&a, &b, d, false, kernels, &mut out);
+                assert_bits(&format!("{d}"), &out, |at| of(&a, &b, at));
+                times(&turned, &a, d, true, kernels, &mut out);
+                assert_bits(&format!("{d}, symmetric"), &out, |at| of(&turned, &a, at));
+            }
+        }
+    }
+}
