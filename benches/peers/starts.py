@@ -51,10 +51,9 @@ def main():
                 e, _ = kmeans_plusplus(x, k, random_state=seed, n_local_trials=1)
                 theirs.append((time.perf_counter() - begin, kmeans.inertia(x, e)))
         ratio = statistics.median(b / a for (a, _), (b, _) in zip(ours, theirs))
-        middle = [[statistics.median(it[i] for it in of) for of in (ours, theirs)] for i in range(2)]
-        (mine, other), inertias = middle
-        told = " ".join(f"{inertia:.6g}" for inertia in inertias)
-        print(f"| {n:,} x {d}, k={k} | {mine:.2f} | {other:.2f} | {ratio:.2f} | {told} |", flush=True)
+        (mine, inertia), (other, of_other) = ([statistics.median(column) for column in zip(*of)] for of in (ours, theirs))
+        told = f"{mine:.2f} | {other:.2f} | {ratio:.2f} | {inertia:.6g} {of_other:.6g}"
+        print(f"| {n:,} x {d}, k={k} | {told} |", flush=True)
     print(f"\n{peers.processor()}, {options.threads} threads, {time.strftime('%Y-%m-%d')}")
 
 

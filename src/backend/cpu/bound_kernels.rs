@@ -5,7 +5,7 @@
 //! 2. `stride` is a multiple of [`PANEL`], `lower` holds `stride` values a row, and `high` that many.
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 
-use super::isa::Isa;
+use super::isa::{Isa, table_of};
 use super::lanes::{Lanes, Plain};
 use super::small_kernels::PANEL;
 use super::small_nearest::least;
@@ -107,18 +107,7 @@ impl BoundKernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
     pub fn of(isa: Isa) -> &'static BoundKernels {
         // Check 1.
-        if !isa.is_available() {
-            return &PORTABLE;
-        }
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::KERNELS,
-            _ => &PORTABLE,
-        }
+        table_of!(isa)
     }
 
     /// Finds the groups whose bounds do not tell that all of their codewords are farther from a row than its own.

@@ -4,7 +4,7 @@
 //! 1. a table is handed out only for an instruction set that the processor has ([`BoxKernels::of`]).
 
 use super::box_panels::Boxes;
-use super::isa::Isa;
+use super::isa::{Isa, table_of};
 use super::lanes::{Lanes, Plain};
 use super::small_kernels::PANEL;
 use super::small_nearest::{OPEN, least, limit_of, sq_l2, up_to};
@@ -42,18 +42,7 @@ impl BoxKernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
     pub fn of(isa: Isa) -> &'static BoxKernels {
         // Check 1.
-        if !isa.is_available() {
-            return &PORTABLE;
-        }
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::KERNELS,
-            _ => &PORTABLE,
-        }
+        table_of!(isa)
     }
 
     /// Searches for every row, `[rows][d]`, all of them finite.

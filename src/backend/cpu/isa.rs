@@ -93,3 +93,20 @@ impl Isa {
         })
     }
 }
+/// The `KERNELS` for an instruction set out of the modules `avx512`, `avx2` and `neon` where this stands, or `PORTABLE` where the
+/// processor lacks the set.
+macro_rules! table_of {
+    ($isa:expr) => {
+        match $isa {
+            isa if !isa.is_available() => &PORTABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::KERNELS,
+            _ => &PORTABLE,
+        }
+    };
+}
+pub(super) use table_of;

@@ -13,7 +13,7 @@
 
 use super::doubles::{Doubles, PlainDoubles};
 use super::filter::Best;
-use super::isa::Isa;
+use super::isa::{Isa, table_of};
 use super::lanes::{Lanes, Plain};
 use super::{accumulate, direct, filter, multiply, pairwise_sq_l2, rows, shortlist, sq_sums, svd};
 use crate::matrix::MatrixView;
@@ -75,18 +75,7 @@ impl Kernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
     pub fn of(isa: Isa) -> &'static Kernels {
         // Check 1.
-        if !isa.is_available() {
-            return &PORTABLE;
-        }
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::KERNELS,
-            _ => &PORTABLE,
-        }
+        table_of!(isa)
     }
 
     /// Values of state per row: per lane the best score, the second best, and the register that held the best.

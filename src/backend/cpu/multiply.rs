@@ -276,13 +276,13 @@ pub(crate) fn cross<T: Element, E>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::matrix::Matrix;
     use std::convert::Infallible;
 
     /// Numbers in (-1, 1), the same everywhere.
-    fn numbers(count: usize, mut state: u64) -> Vec<f64> {
+    pub fn numbers(count: usize, mut state: u64) -> Vec<f64> {
         let mut next = || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 11) as f64 / 2f64.powi(52) - 1.0

@@ -42,7 +42,8 @@ const LAST: [f64; 3] = [1.875, -1.25, 0.375];
 const MOST: usize = 60;
 
 /// The orthogonal matrix nearest to `a`, finite, and where that says little to `near`, which is orthogonal: `[d, d]` row-major.
-/// Takes about 28 d^3 multiplications, 65 where it has not full rank, and 48 d^2 bytes; `tell` is called between them, and its error ends it.
+/// Takes about 28 d^3 multiplications, 65 where it has not full rank, and 48 d^2 bytes; `tell` is called between them, and its error
+/// ends it.
 pub(crate) fn orthogonal<E>(
     a: Vec<f64>,
     near: &[f64],
@@ -109,6 +110,7 @@ fn in_steps<E>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::multiply::tests::numbers;
     use super::super::svd::identity;
     use super::*;
     use std::convert::Infallible;
@@ -122,15 +124,6 @@ mod tests {
         let first = of_isas.next().unwrap();
         assert!(of_isas.all(|other| other.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits())));
         first
-    }
-
-    /// Numbers in (-1, 1), the same everywhere.
-    fn numbers(count: usize, mut state: u64) -> Vec<f64> {
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 11) as f64 / 2f64.powi(52) - 1.0
-        };
-        (0..count).map(|_| next()).collect()
     }
 
     /// The largest difference of R^T R from the identity.

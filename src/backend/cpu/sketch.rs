@@ -70,10 +70,10 @@ impl Sketch {
         let pairs: Vec<[f32; 2]> = e.chunks(2).map(|pair| [pair[0], pair.get(1).copied().unwrap_or(0.0)]).collect();
         let (depth, rows) = (pairs.len(), BLOCK * STRIP);
         let job = Job { x, e, pairs: &pairs, kernels: self.kernels, sketch_kernels: self.sketch_kernels };
-        let blocks = (self.pairs.chunks(BLOCK * depth), self.limits.chunks_mut(BLOCK));
         if x.rows().saturating_mul(self.d) <= ALONE {
             let mut buffers = Buffers::default();
-            let of_blocks = blocks.0.zip(blocks.1).zip(self.lost.chunks(rows)).zip(sq_distances.chunks_mut(rows));
+            let of_blocks = self.pairs.chunks(BLOCK * depth).zip(self.limits.chunks_mut(BLOCK));
+            let of_blocks = of_blocks.zip(self.lost.chunks(rows)).zip(sq_distances.chunks_mut(rows));
             for (block, (((pairs, limits), lost), sq_distances)) in of_blocks.enumerate() {
                 job.run(block * rows, pairs, limits, lost, sq_distances, &mut buffers);
             }

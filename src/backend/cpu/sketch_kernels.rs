@@ -5,7 +5,7 @@
 //! 2. there are as many limits and masks as strips, and of every strip as many pairs as the codeword has.
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 
-use super::isa::Isa;
+use super::isa::{Isa, table_of};
 use super::lanes::{Lanes, Plain};
 
 /// Rows of a strip: as many as a mask has bits, and sums enough to keep two units busy.
@@ -22,18 +22,7 @@ impl SketchKernels {
     /// The kernel of `isa`, or of the portable set where the processor lacks it.
     pub fn of(isa: Isa) -> &'static SketchKernels {
         // Check 1.
-        if !isa.is_available() {
-            return &PORTABLE;
-        }
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::KERNELS,
-            _ => &PORTABLE,
-        }
+        table_of!(isa)
     }
 
     /// Of every strip, `[strips][e.len()]` pairs of bf16, the rows whose sum of squared differences from `e` is not above

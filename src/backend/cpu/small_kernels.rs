@@ -11,7 +11,7 @@
 //! 4. the state holds `3 * rows` values, or the values of the panels `rows` for each.
 #![allow(clippy::needless_range_loop)] // Constant bounds and plain indices are what unrolls into registers.
 
-use super::isa::Isa;
+use super::isa::{Isa, table_of};
 use super::lanes::{Lanes, Plain};
 use super::small_nearest;
 use super::small_rows;
@@ -47,18 +47,7 @@ impl SmallKernels {
     /// The kernels of `isa`, or of the portable set where the processor lacks it.
     pub fn of(isa: Isa) -> &'static SmallKernels {
         // Check 1.
-        if !isa.is_available() {
-            return &PORTABLE;
-        }
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => &avx512::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::KERNELS,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::KERNELS,
-            _ => &PORTABLE,
-        }
+        table_of!(isa)
     }
 
     /// Values of state of a tile: per row the best value of a panel, the second best, and the number of the panel that

@@ -287,6 +287,7 @@ fn complete(u: &mut [f64], rank: usize, d: usize, kernels: &Kernels) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::multiply::tests::numbers;
     use super::*;
     use std::convert::Infallible;
 
@@ -336,15 +337,6 @@ mod tests {
         let sum: f64 = svd.s.iter().sum();
         assert!((trace - sum).abs() <= 1e-12 * sum, "{name}: {trace}, {sum}");
         svd
-    }
-
-    /// Numbers in (-1, 1), the same everywhere.
-    fn numbers(count: usize, mut state: u64) -> Vec<f64> {
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 11) as f64 / 2f64.powi(52) - 1.0
-        };
-        (0..count).map(|_| next()).collect()
     }
 
     #[test]

@@ -51,11 +51,11 @@ pub fn plan(args: &Train, vectors: &Vectors, device: &Device, global: &Global) -
         (false, InitChoice::Random | InitChoice::Progressive) => 0,
     };
     // Of the vectors that are learned from, or the parts of these: candidates, twice where they grow, and the rows of some parts.
-    let (learned, width) = match args.quantizer {
-        Quantizer::Vq | Quantizer::Rvq => (n, d),
-        Quantizer::Pq | Quantizer::Opq => (n, d / u64::from(args.m.unwrap_or(1).max(1))),
+    let width = match args.quantizer {
+        Quantizer::Vq | Quantizer::Rvq => d,
+        Quantizer::Pq | Quantizer::Opq => d / u64::from(args.m.unwrap_or(1).max(1)),
     };
-    let learned = args.sample.map_or(learned, |sample| learned.min(sample.into()));
+    let learned = args.sample.map_or(n, |sample| n.min(sample.into()));
     let in_short = sketched::bytes_per_row(width as usize) as u64;
     let of_start = match (args.start.is_some() || args.resume, args.init) {
         (false, InitChoice::Parallel) => k.saturating_mul(100 * width),
