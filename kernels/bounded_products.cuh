@@ -22,9 +22,10 @@ struct Part {
 #define ROWS_EACH (LABEL_PARTS_ROWS / LABEL_PARTS_WARPS)  // of a warp
 #define THREAD_ROWS 4                                     // of a thread
 #define ROW_TILES (ROWS_EACH / 16)
-#define PAIR_COLS 16   // codewords whose fragments one ldmatrix_x4 brings for 16 steps of depth
-#define BOUND_DEPTH 5  // dimensions that make a bound of a product
+#define PAIR_COLS 16   // codewords whose fragments are loaded at a time
+#define BOUND_DEPTH 5  // dimensions of the last eight that make a bound of a product
 #define MAX_RATIO 29   // binary digits that a row may be longer than its codewords: c 2^15 is a normal f16
+#define MAX_ROW_SHIFT (127 - TENSOR_SHIFT)  // of a row's scale, so that one factor scales it
 
 static_assert(ROWS_EACH == WARP && ROW_TILES * 2 == THREAD_ROWS, "a lane for each row of a warp, two tiles of 16 rows");
 static_assert(LABEL_PARTS_WIDTH % 16 == 0 && TENSOR_ALIGN == 16, "whole steps of products");
@@ -46,7 +47,7 @@ struct LabelArgs {
 
 // Where the part of a row begins that this block labels.
 template <class T>
-static __device__ __forceinline__ const T* row_at(const T* x, const LabelArgs& a, u64 row) {
+static __device__ __forceinline__ const T* row_at(const T* x, const LabelArgs& a, u32 row) {
     return x + row * a.stride + (u64)blockIdx.x * a.d;
 }
 
@@ -68,21 +69,30 @@ static __device__ __forceinline__ T of_row(T own, u32 i) {
     return __shfl_sync(FULL_WARP, own, (threadIdx.x % WARP & ~3u) + i);
 }
 
-// The operands of a warp's rows, at first for lower bounds.
-template <u32 STEPS>
+// The operands of a warp's rows, eight dimensions after the other, of rows g and g + 8 of a tile each; the last eight are
+// those that make a bound, at first a lower one. A thread holds two of each eight: of a pair of eights of values dimensions
+// 4q, 4q + 1 and 4q + 2, 4q + 3 of the sixteen, which lie together in memory, else 2q and 2q + 1.
+template <u32 EIGHTS>
 struct PackedRows {
-    u32 fragments[ROW_TILES][STEPS][4];
+    u32 fragments[ROW_TILES][EIGHTS][2];
     u32 kind;  // of row threadIdx.x % 4 of the four of this thread
 };
 
-// Which of the five the first of the two numbers is that a thread has of the first or the last eight of a step, or none.
-static __device__ __forceinline__ u32 which_bound(u32 s, u32 eight, u32 d) {
-    return 16 * s + 8 * eight + threadIdx.x % 4 * 2 - d;
-}
+// A codebook in shared memory: the mean, zeros from d on; its labels; then, on 16 bytes, of PAIR_COLS codewords at a time
+// their operands as ldmatrix takes them: of each pair of eights both of eight codewords, and both of the other eight; then a
+// last eight without a pair.
+struct SharedPart {
+    const float* mean;
+    const u32* labels;
+    SharedAt operands;
+    u32 m;
+};
 
-// The signs of those two that lower and upper bounds differ in.
-static __device__ __forceinline__ u32 bound_signs(u32 first) {
-    return (first == 3 || first == 4 ? 0x8000u : 0u) | (first + 1 == 3 || first + 1 == 4 ? 0x80000000u : 0u);
+// The signs of the two of the five dimensions that a thread holds in which lower and upper bounds differ: the fourth and the
+// fifth.
+static __device__ __forceinline__ u32 bound_signs() {
+    const u32 q = threadIdx.x % 4;
+    return q == 1 ? 0x80000000u : q == 2 ? 0x8000u : 0u;
 }
 
 // The bits of the nearest f16 above, of numbers that are not negative; none below 2^-14.
@@ -91,30 +101,60 @@ static __device__ __forceinline__ u32 f16_up_bits(float value) {
     return f16_pair_bits(longer > power_of_two(-14) ? longer : power_of_two(-14), 0.0f) & 0xffffu;
 }
 
-// Rows from `base` on, whose values take VALUE_STEPS of the steps. For those that are not there, the last one stands.
-template <u32 VALUE_STEPS, u32 STEPS, class T>
-static __device__ __forceinline__ void pack(const T* x, const Part& part, const LabelArgs& a, u64 base, PackedRows<STEPS>& packed) {
-    const u32 lane = threadIdx.x % WARP, q = lane % 4;
-    float value[THREAD_ROWS][VALUE_STEPS][4];
-    u32 most[THREAD_ROWS];
-    auto place = [&](u32 s, u32 v) { return 16 * s + 2 * q + v % 2 + v / 2 * 8; };
-    auto start = [&](u32 i) {
-        const u64 row = base + own_row(i);
-        return row_at(x, a, row < a.n ? row : a.n - 1);
-    };
+// Rows from `base` on less the mean, as PackedRows says. For those that are not there, the last one stands.
+template <u32 VALUES, class T>
+static __device__ __forceinline__ void load_centred(const T* x, const SharedPart& shared, const LabelArgs& a, u32 base, bool whole,
+                                                    float (&value)[THREAD_ROWS][VALUES][2]) {
+    const u32 q = threadIdx.x % 4;
+    const T* at[THREAD_ROWS];
 #pragma unroll
     for (u32 i = 0; i < THREAD_ROWS; i++) {
-        const T* at = start(i);
+        const u32 row = base + own_row(i);
+        at[i] = row_at(x, a, row < a.n ? row : a.n - 1);
+    }
+#pragma unroll
+    for (u32 e = 0; e + 1 < VALUES; e += 2) {
+        const u32 t = 8 * e + 4 * q;
+        const float4 mean = *reinterpret_cast<const float4*>(shared.mean + t);
+#pragma unroll
+        for (u32 i = 0; i < THREAD_ROWS; i++) {
+            const float4 four = load_four(at[i], t, a.d, whole);
+            value[i][e][0] = __fsub_rn(four.x, mean.x);
+            value[i][e][1] = __fsub_rn(four.y, mean.y);
+            value[i][e + 1][0] = __fsub_rn(four.z, mean.z);
+            value[i][e + 1][1] = __fsub_rn(four.w, mean.w);
+        }
+    }
+    if (VALUES % 2 == 0) return;
+    const u32 t = 8 * (VALUES - 1) + 2 * q;
+    const float2 mean = *reinterpret_cast<const float2*>(shared.mean + t);
+#pragma unroll
+    for (u32 i = 0; i < THREAD_ROWS; i++) {
+        value[i][VALUES - 1][0] = t < a.d ? __fsub_rn(to_f32(at[i][t]), mean.x) : 0.0f;
+        value[i][VALUES - 1][1] = t + 1 < a.d ? __fsub_rn(to_f32(at[i][t + 1]), mean.y) : 0.0f;
+    }
+}
+
+// Rows from `base` on. For those that are not there, the last one stands.
+template <u32 EIGHTS, class T>
+static __device__ __forceinline__ void pack(const T* x, const Part& part, const SharedPart& shared, const LabelArgs& a, u32 base,
+                                            PackedRows<EIGHTS>& packed) {
+    constexpr u32 VALUES = EIGHTS - 1;
+    const u32 q = threadIdx.x % 4;
+    float value[THREAD_ROWS][VALUES][2];
+    if (fours_are_whole(x, a.stride, a.d)) {
+        load_centred<VALUES>(x, shared, a, base, true, value);
+    } else {
+        load_centred<VALUES>(x, shared, a, base, false, value);
+    }
+    u32 most[THREAD_ROWS];
+#pragma unroll
+    for (u32 i = 0; i < THREAD_ROWS; i++) {
         most[i] = 0;
 #pragma unroll
-        for (u32 s = 0; s < VALUE_STEPS; s++) {
-#pragma unroll
-            for (u32 v = 0; v < 4; v++) {
-                const u32 t = place(s, v);
-                value[i][s][v] = t < a.d ? __fsub_rn(to_f32(at[t]), part.mean[t]) : 0.0f;
-                const u32 bits = __float_as_uint(value[i][s][v]) & MAGNITUDE_BITS;
-                most[i] = bits > most[i] ? bits : most[i];
-            }
+        for (u32 v = 0; v < 2 * VALUES; v++) {
+            const u32 bits = __float_as_uint(value[i][v / 2][v % 2]) & MAGNITUDE_BITS;
+            most[i] = bits > most[i] ? bits : most[i];
         }
     }
     auto larger = [](u32 one, u32 other) { return other > one ? other : one; };
@@ -125,25 +165,27 @@ static __device__ __forceinline__ void pack(const T* x, const Part& part, const 
         u32 of[THREAD_ROWS];
 #pragma unroll
         for (u32 i = 0; i < THREAD_ROWS; i++) {
-            const T* at = start(i);
+            const u32 row = base + own_row(i);
+            const T* at = row_at(x, a, row < a.n ? row : a.n - 1);
             of[i] = 0;
             for (u32 t = q; t < a.d; t += 4) of[i] = larger(of[i], __float_as_uint(to_f32(at[t])) & MAGNITUDE_BITS);
         }
         raw = join_rows(of, larger);
     }
-    const RowScale found = row_scale(raw, centred, part.shift);
+    RowScale found = row_scale(raw, centred, part.shift);
+    found.shift = found.shift < MAX_ROW_SHIFT ? found.shift : MAX_ROW_SHIFT;
     packed.kind = found.kind == KIND_PACKED && part.shift - found.shift > MAX_RATIO ? KIND_WILD : found.kind;
 
-    // Round. Rows that are not packed get no bound that could reach their threshold, whatever they become here.
-    const float own_scale = packed.kind == KIND_PACKED ? power_of_two(found.shift) : 0.0f;
+    // Round. What becomes of rows that are not packed does not matter: nobody looks at their bounds.
+    const float own_scale = packed.kind == KIND_PACKED ? power_of_two(found.shift + TENSOR_SHIFT) : 0.0f;
     float sq_halves[THREAD_ROWS], sq_roundings[THREAD_ROWS];
 #pragma unroll
     for (u32 i = 0; i < THREAD_ROWS; i++) {
-        const float scale = of_row(own_scale, i), more = power_of_two(TENSOR_SHIFT);
+        const float scale = of_row(own_scale, i);
         sq_halves[i] = sq_roundings[i] = 0.0f;
-        auto round = [&](float low, float high) {
-            // In two steps, each a normal number.
-            const float scaled[2] = {__fmul_rn(__fmul_rn(low, scale), more), __fmul_rn(__fmul_rn(high, scale), more)};
+#pragma unroll
+        for (u32 e = 0; e < VALUES; e++) {
+            const float scaled[2] = {__fmul_rn(value[i][e][0], scale), __fmul_rn(value[i][e][1], scale)};
             const u32 bits = f16_pair_bits(scaled[0], scaled[1]);
 #pragma unroll
             for (u32 h = 0; h < 2; h++) {
@@ -151,13 +193,7 @@ static __device__ __forceinline__ void pack(const T* x, const Part& part, const 
                 sq_halves[i] = __fmaf_rn(half, half, sq_halves[i]);
                 sq_roundings[i] = __fmaf_rn(off, off, sq_roundings[i]);
             }
-            return bits;
-        };
-#pragma unroll
-        for (u32 s = 0; s < VALUE_STEPS; s++) {
-            const float(&v)[4] = value[i][s];
-            packed.fragments[i / 2][s][i % 2] = round(v[0], v[1]);
-            packed.fragments[i / 2][s][i % 2 + 2] = round(v[2], v[3]);
+            packed.fragments[i / 2][e][i % 2] = bits;
         }
     }
     auto add = [](float one, float other) { return __fadd_rn(one, other); };
@@ -168,96 +204,109 @@ static __device__ __forceinline__ void pack(const T* x, const Part& part, const 
         const float norm = __fsqrt_rn(of_halves > of_roundings ? of_halves : of_roundings);
         own_bound = ratio | f16_up_bits(__fmul_rn(norm, 0.25f * (1.0f + power_of_two(-10)))) << 16;
     }
-    u32 bound[THREAD_ROWS];
+    // Of the five numbers lane q takes 2q and 2q + 1: c, c; c, -c; -n, 0; 0, 0.
+    const u32 taken = q < 2 ? 0x1010u : q == 2 ? 0x4432u : 0x4444u;
 #pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++) bound[i] = of_row(own_bound, i);
-#pragma unroll
-    for (u32 s = 0; s < STEPS; s++) {
-#pragma unroll
-        for (u32 eight = 0; eight < 2; eight++) {
-            const u32 first = which_bound(s, eight, a.d), second = first + 1, signs = bound_signs(first);
-            const u32 ratios = (first < 4 ? 0xffffu : 0u) | (second < 4 ? 0xffff0000u : 0u);
-            const u32 norms = (first == 4 ? 0xffffu : 0u) | (second == 4 ? 0xffff0000u : 0u);
-#pragma unroll
-            for (u32 i = 0; i < THREAD_ROWS; i++) {
-                const u32 ratio = (bound[i] & 0xffffu) * 0x10001u, norm = (bound[i] >> 16) * 0x10001u;
-                const u32 own_values = s < VALUE_STEPS ? packed.fragments[i / 2][s][i % 2 + 2 * eight] : 0u;
-                packed.fragments[i / 2][s][i % 2 + 2 * eight] = own_values | (ratio & ratios) | (norm & norms) | signs;
-            }
-        }
+    for (u32 i = 0; i < THREAD_ROWS; i++) {
+        packed.fragments[i / 2][VALUES][i % 2] = __byte_perm(of_row(own_bound, i), 0, taken) ^ bound_signs();
     }
 }
 
 // From here on sums are upper bounds.
-template <u32 STEPS>
-static __device__ __forceinline__ void turn_to_upper(PackedRows<STEPS>& packed, u32 d) {
-    keep(d);  // Signs are made again: registers are for other things.
+template <u32 EIGHTS>
+static __device__ __forceinline__ void turn_to_upper(PackedRows<EIGHTS>& packed) {
+    const u32 signs = bound_signs();
 #pragma unroll
-    for (u32 f = 0; f < 4 * STEPS; f++) {
-        const u32 signs = bound_signs(which_bound(f / 4, f % 4 / 2, d));
-#pragma unroll
-        for (u32 tile = 0; tile < ROW_TILES; tile++) packed.fragments[tile][f / 4][f % 4] ^= signs;
-    }
+    for (u32 i = 0; i < THREAD_ROWS; i++) packed.fragments[i / 2][EIGHTS - 1][i % 2] ^= signs;
 }
 
-// A codebook in shared memory: its labels; then, from a multiple of 16 bytes on, of PAIR_COLS codewords at a time their
-// operands of STEPS * 16 dimensions, eight by eight.
-struct SharedPart {
-    SharedAt operands;
-    const u32* labels;
-    u32 m;
-};
-
-// Calls use(i, position, bound) for the bounds of every codeword, row i of the four of this thread. The whole warp calls it;
-// where `use` branches, its lanes meet again.
-template <bool BRANCHES, u32 STEPS, class Use>
-static __device__ __forceinline__ void pass(const PackedRows<STEPS>& packed, const SharedPart& part, Use use) {
-    const u32 lane = threadIdx.x % WARP;
-    // Eight lanes name eight neighbouring codewords: eight of one eight of depth, of the next, and eight more likewise.
-    SharedAt at = part.operands + 16 * (lane / 16 * 8 + lane % 8) + lane / 8 % 2 * (16 * PAIR_COLS);
-#pragma unroll 1
-    for (u32 col = 0; col < part.m; col += PAIR_COLS) {
-        u32 cols[STEPS][4];
+// d = start + the products of 16 rows and eight codewords.
+template <u32 EIGHTS>
+static __device__ __forceinline__ void multiply(float (&d)[4], const u32 (&rows)[EIGHTS][2], const u32 (&cols)[EIGHTS],
+                                                const float (&start)[4]) {
 #pragma unroll
-        for (u32 s = 0; s < STEPS; s++) ldmatrix_x4(cols[s], at + s * (2 * 16 * PAIR_COLS));
-        at += STEPS * (2 * 16 * PAIR_COLS);
+    for (u32 e = 0; e + 1 < EIGHTS; e += 2) {
+        const u32 a[4] = {rows[e][0], rows[e][1], rows[e + 1][0], rows[e + 1][1]}, b[2] = {cols[e], cols[e + 1]};
+        if (e == 0) {
+            mma_m16n8k16_f16(d, a, b, start);
+        } else {
+            mma_m16n8k16_f16(d, a, b);
+        }
+    }
+    if (EIGHTS % 2) mma_m16n8k8_f16(d, rows[EIGHTS - 1], cols[EIGHTS - 1]);
+}
+
+// What the sums of the rows of a thread begin with: of a tile twice that of row g and twice that of row g + 8, in registers
+// side by side, where products want them.
+typedef float Starts[ROW_TILES][4];
+
+// Calls use(i, bound) for codewords `first` to `end` in order, row i of the four of this thread, with their bounds more than
+// the start of the row; of each 16 codewords a thread gets those at 2q, 2q + 8, 2q + 1, 2q + 9. The first is a multiple of
+// PAIR_COLS; whole pairs pass by, the last one filled up with codewords whose bounds are minus infinity. The whole warp calls it.
+template <u32 EIGHTS, class Use>
+static __device__ __forceinline__ void pass(const PackedRows<EIGHTS>& packed, const SharedPart& part, u32 first, u32 end,
+                                            const Starts& starts, Use use) {
+    constexpr u32 STEP = 16 * PAIR_COLS * EIGHTS;
+    // Lanes name rows of matrices in the order in which they lie.
+    SharedAt at = part.operands + first * (16 * EIGHTS) + 16 * (threadIdx.x % WARP);
+    const SharedAt last = at + (end - first + PAIR_COLS - 1) / PAIR_COLS * STEP;
+#pragma unroll 2
+    for (; at != last; at += STEP) {
+        u32 cols[2][EIGHTS];
+#pragma unroll
+        for (u32 e = 0; e + 1 < EIGHTS; e += 2) {
+            u32 four[4];
+            ldmatrix_x4(four, at + e * (16 * PAIR_COLS));
+            cols[0][e] = four[0], cols[0][e + 1] = four[1], cols[1][e] = four[2], cols[1][e + 1] = four[3];
+        }
+        if (EIGHTS % 2) {
+            u32 two[2];
+            ldmatrix_x2(two, at + (EIGHTS - 1) * (16 * PAIR_COLS));
+            cols[0][EIGHTS - 1] = two[0], cols[1][EIGHTS - 1] = two[1];
+        }
         float sum[2][ROW_TILES][4];
 #pragma unroll
         for (u32 eight = 0; eight < 2; eight++) {
 #pragma unroll
             for (u32 tile = 0; tile < ROW_TILES; tile++) {
-#pragma unroll
-                for (u32 r = 0; r < 4; r++) sum[eight][tile][r] = 0.0f;
-#pragma unroll
-                for (u32 s = 0; s < STEPS; s++) {
-                    const u32 two[2] = {cols[s][2 * eight], cols[s][2 * eight + 1]};
-                    mma_m16n8k16_f16(sum[eight][tile], packed.fragments[tile][s], two);
-                }
+                multiply<EIGHTS>(sum[eight][tile], packed.fragments[tile], cols[eight], starts[tile]);
             }
         }
 #pragma unroll
-        for (u32 eight = 0; eight < 2; eight++) {
-            const u32 position = col + 8 * eight + lane % 4 * 2;
+        for (u32 r = 0; r < 4 * ROW_TILES; r++) {
 #pragma unroll
-            for (u32 r = 0; r < 4 * ROW_TILES; r++) use(r / 2, position + r % 2, sum[eight][r / 4][r % 4]);
+            for (u32 eight = 0; eight < 2; eight++) use(r / 2, sum[eight][r / 4][r % 4]);
         }
-        if (BRANCHES) __syncwarp();
     }
 }
 
+// Words of one half each of the dimensions that a thread takes of a pair of eights: the first or the second two of each four.
+static __device__ __forceinline__ uint4 every_other(const uint4& low, const uint4& high, bool second) {
+    return second ? make_uint4(low.y, low.w, high.y, high.w) : make_uint4(low.x, low.z, high.x, high.z);
+}
+
 // Fills shared memory with the codebook of a part. The whole block calls it.
-template <u32 STEPS>
+template <u32 EIGHTS>
 static __device__ __forceinline__ SharedPart load_part(const Part& part, u32 d, float eps, unsigned char* memory) {
-    u32* labels = reinterpret_cast<u32*>(memory);
-    uint4* operands = reinterpret_cast<uint4*>(memory) + (part.m + 3) / 4;
-    const u32 stored = tensor_width(d) / 8, eights = 2 * STEPS;
-    const u32 count = (part.m + PAIR_COLS - 1) / PAIR_COLS * PAIR_COLS * eights;
+    constexpr u32 VALUES = EIGHTS - 1;
+    float* mean = reinterpret_cast<float*>(memory);
+    u32* labels = reinterpret_cast<u32*>(memory) + LABEL_PARTS_WIDTH;
+    uint4* operands = reinterpret_cast<uint4*>(memory) + LABEL_PARTS_WIDTH / 4 + (part.m + 3) / 4;
+    const u32 width = tensor_width(d), count = (part.m + PAIR_COLS - 1) / PAIR_COLS * PAIR_COLS * EIGHTS;
     for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
-        const u32 j = i / PAIR_COLS / eights * PAIR_COLS + i % PAIR_COLS, eight = i / PAIR_COLS % eights;
-        uint4 own = make_uint4(0, 0, 0, 0);
-        if (eight < stored) own = *reinterpret_cast<const uint4*>(part.halves + tile_place(j, 8 * stored) + eight * TENSOR_PIECE);
-        const u32 first = 8 * eight - d;  // Which of the five the first of these eight is, or the one of them is by so many before.
-        if (first < BOUND_DEPTH || first + 7 < BOUND_DEPTH + 7) {
+        const u32 in_pair = i % (PAIR_COLS * EIGHTS);
+        const bool is_single = EIGHTS % 2 && in_pair / PAIR_COLS == EIGHTS - 1;
+        const u32 col = is_single ? in_pair % PAIR_COLS : in_pair / 16 % 2 * 8 + in_pair % 8;
+        const u32 eight = is_single ? EIGHTS - 1 : in_pair / 32 * 2 + in_pair / 8 % 2, j = i / (PAIR_COLS * EIGHTS) * PAIR_COLS + col;
+        auto stored = [&](u32 which) {
+            return *reinterpret_cast<const uint4*>(part.halves + tile_place(j, width) + which * TENSOR_PIECE);
+        };
+        uint4 own;
+        if ((eight | 1) < VALUES) {
+            own = every_other(stored(eight - eight % 2), stored(eight - eight % 2 + 1), eight % 2);
+        } else if (eight < VALUES) {
+            own = stored(eight);
+        } else {
             const float half = part.half_sq_norms[j];
             const float scaled = __fmul_rn(half, power_of_two(-16));
             // The largest f16 at most, of what is finite; what is left is an f32. Bounds of padding are minus infinity.
@@ -268,15 +317,12 @@ static __device__ __forceinline__ SharedPart load_part(const Part& part, u32 d, 
             const float all = __fmaf_rn(part.lengths[j], power_of_two(-12) + eps, part.bounds[j]);
             const u32 bound = f16_up_bits(__fmul_rn(all, 4.0f * (1.0f + power_of_two(-15))));
             const u32 minus = 0x8000u;
-            auto of = [&](u32 which) {
-                return which < 2 ? high ^ minus : which == 2 ? low ^ minus : which == 3 ? slack : which == 4 ? bound : 0u;
-            };
-            auto pair = [&](u32 which) { return of(which) | of(which + 1) << 16; };
-            own = make_uint4(own.x | pair(first), own.y | pair(first + 2), own.z | pair(first + 4), own.w | pair(first + 6));
+            own = make_uint4((high ^ minus) | (high ^ minus) << 16, (low ^ minus) | slack << 16, bound, 0u);
         }
         operands[i] = own;
     }
     for (u32 j = threadIdx.x; j < part.m; j += blockDim.x) labels[j] = part.labels[j];
+    for (u32 t = threadIdx.x; t < LABEL_PARTS_WIDTH; t += blockDim.x) mean[t] = t < d ? part.mean[t] : 0.0f;
     __syncthreads();  // The codebook is there.
-    return {shared_at(operands), labels, part.m};
+    return {mean, labels, shared_at(operands), part.m};
 }

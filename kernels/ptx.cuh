@@ -20,14 +20,32 @@
 #pragma once
 #include "common.cuh"
 
-// d += a b, f16 operands.
-static __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+// d = c + a b, f16 operands.
+static __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], const float (&c)[4]) {
 #ifdef SIMULATED_CUDA
+    for (int i = 0; i < 4; i++) d[i] = c[i];
     simulated_mma(SIMULATED_MMA_F16, d, a, b, __LINE__);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+#endif
+}
+
+// d += a b.
+static __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    mma_m16n8k16_f16(d, a, b, d);
+}
+
+// The same over 8 steps of depth: a[0], a[1] and b[0] of above.
+static __device__ __forceinline__ void mma_m16n8k8_f16(float (&d)[4], const u32 (&a)[2], u32 b) {
+#ifdef SIMULATED_CUDA
+    const u32 sixteen[4] = {a[0], a[1], 0, 0}, two[2] = {b, 0};  // Products of zeros change no sum.
+    simulated_mma(SIMULATED_MMA_F16, d, sixteen, two, __LINE__);
+#else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
 #endif
 }
 
@@ -76,6 +94,12 @@ static __device__ __forceinline__ void keep(T& value) {
 #endif
 }
 
+static __device__ __forceinline__ void keep(float& value) {
+#ifndef SIMULATED_CUDA
+    asm volatile("" : "+f"(value));
+#endif
+}
+
 // Four 8 x 8 matrices of 16-bit elements from shared memory. Lane i names the 16 bytes of row i % 8 of matrix i / 8, on
 // an address that is a multiple of 16; to[m] is matrix m: row g, columns 2q and 2q + 1. Orders earlier writes to shared
 // memory of no other lane: a barrier does.
@@ -90,7 +114,20 @@ static __device__ __forceinline__ void ldmatrix_x4(u32 (&to)[4], SharedAt row) {
 #endif
 }
 
-// The same with each matrix transposed: rows 2q and 2q + 1 of column g.
+// Two of them, which lanes 0 to 15 name; what the others name does not matter.
+static __device__ __forceinline__ void ldmatrix_x2(u32 (&to)[2], SharedAt row) {
+#ifdef SIMULATED_CUDA
+    u32 four[4];
+    const SharedAt named = (SharedAt)__shfl_sync(FULL_WARP, (u64)row, threadIdx.x % 16);
+    simulated_ldmatrix(SIMULATED_MATRICES, four, named, __LINE__);
+    to[0] = four[0];
+    to[1] = four[1];
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(row) : "memory");
+#endif
+}
+
+// Four with each matrix transposed: rows 2q and 2q + 1 of column g.
 static __device__ __forceinline__ void ldmatrix_x4_trans(u32 (&to)[4], SharedAt row) {
 #ifdef SIMULATED_CUDA
     simulated_ldmatrix(SIMULATED_MATRICES_TRANSPOSED, to, row, __LINE__);

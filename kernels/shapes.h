@@ -30,6 +30,7 @@
 #define LABEL_PARTS_ROWS 128 // rows that a block of label_parts.cu takes at a time
 #define LABEL_PARTS_WARPS 4 // warps of a block of label_parts.cu
 #define LABEL_PARTS_WIDTH 32 // dimensions of a part at most
+#define LABEL_PARTS_CHUNK 128 // codewords of which a thread of label_parts.cu notes in one word which reach a row
 #define LABEL_PARTS_LIST 16 // codewords of a row that label_parts.cu lists before it takes all for candidates
 #define LOOK_WARPS 8 // warps of a block of look.cu
 #define LOOK_CANDIDATES 512 // codewords that look.cu lists before it takes all for candidates

@@ -156,3 +156,31 @@ fn warp_operations_do_what_the_manual_says() {
         }
     });
 }
+
+#[test]
+fn bits_of_two_words_are_chosen_as_the_manual_says() {
+    Machine::new().pass("bits_of_two_words_are_chosen_as_the_manual_says", || {
+        let (stream, bits) = open("bits_of_two");
+        let number = |i: u32, seed: u32| (i + 1).wrapping_mul(0x9e37_79b9).rotate_left(seed);
+        let [a, b, by]: [Vec<u32>; 3] = [3, 11, 21].map(|seed| (0..256).map(|i| number(i, seed)).collect());
+        let [on_a, on_b, on_by] = [&a, &b, &by].map(|values| stream.clone_htod(values).unwrap());
+        let mut out = stream.alloc_zeros::<u32>(512).unwrap();
+        let mut launch = stream.launch_builder(&bits);
+        launch.arg(&on_a).arg(&on_b).arg(&on_by).arg(&mut out);
+        // SAFETY: 256 words of each, two results.
+        unsafe { launch.launch(grid(1, 256)) }.unwrap();
+        for (i, got) in stream.clone_dtoh(&out).unwrap().chunks(2).enumerate() {
+            let bytes = [a[i].to_le_bytes(), b[i].to_le_bytes()].concat();
+            // Three bits of each digit name a byte; the fourth asks for its sign in all eight bits.
+            let chosen = std::array::from_fn(|digit| {
+                let digit = by[i] >> (4 * digit) & 15;
+                let byte = bytes[digit as usize & 7];
+                if digit < 8 { byte } else { (byte as i8 >> 7) as u8 }
+            });
+            assert_eq!(got[0], u32::from_le_bytes(chosen), "{:x} {:x} {:x}", a[i], b[i], by[i]);
+            let by = by[i] & 31;
+            let shifted = (u64::from(b[i]) << by | u64::from(a[i]) << by >> 32) as u32;
+            assert_eq!(got[1], shifted, "{:x} {:x} {by}", a[i], b[i]);
+        }
+    });
+}

@@ -453,15 +453,14 @@ fn a_codebook_that_is_read_before_all_of_it_is_there() {
     is_found(&at_once(machine), NAME, &words, || assign_exactly(&gaussians(40, 10), &gaussians(90, 10)));
 }
 
-#[test]
-fn a_list_that_goes_on_where_the_rows_before_ended() {
-    const NAME: &str = "a_list_that_goes_on_where_the_rows_before_ended";
-    let machine = planted(NAME, "label_parts.cu", "reached.counts[lane] = 0;", "");
-    let words = ["kernel label_parts_f32", "updates shared memory", "which nothing in the block has written"];
-    is_found(&at_once(machine), NAME, &words, || {
-        let (x, e) = equidistant(5);
-        assign_exactly(&x, &e);
-    });
+/// Rows at the middle of two codewords, which is not that of all, and next to it.
+fn between_two() {
+    let e = gaussians(3, 10);
+    let middle = |i: usize, t: usize| {
+        let share = 0.5 + (i as f32 - 100.0) * 2e-6;
+        e.view().row(0)[t] * share + e.view().row(1)[t] * (1.0 - share)
+    };
+    assign_exactly(&matrix((0..2000).map(|i| middle(i / 10, i % 10)).collect(), 200, 10), &e);
 }
 
 #[test]
@@ -469,15 +468,14 @@ fn bounds_that_do_not_say_what_rounding_took() {
     const NAME: &str = "bounds_that_do_not_say_what_rounding_took";
     let all = "__fmaf_rn(part.lengths[j], power_of_two(-12) + eps, part.bounds[j])";
     let machine = planted(NAME, "bounded_products.cuh", all, "0.0f");
-    gives_wrong_bits(&at_once(machine), NAME, &["planted"], || {
-        // Rows at the middle of two codewords, which is not that of all, and next to it.
-        let e = gaussians(3, 10);
-        let middle = |i: usize, t: usize| {
-            let share = 0.5 + (i as f32 - 100.0) * 2e-6;
-            e.view().row(0)[t] * share + e.view().row(1)[t] * (1.0 - share)
-        };
-        assign_exactly(&matrix((0..2000).map(|i| middle(i / 10, i % 10)).collect(), 200, 10), &e);
-    });
+    gives_wrong_bits(&at_once(machine), NAME, &["planted"], between_two);
+}
+
+#[test]
+fn lower_bounds_in_place_of_upper_ones() {
+    const NAME: &str = "lower_bounds_in_place_of_upper_ones";
+    let machine = planted(NAME, "label_parts.cu", "    turn_to_upper(packed);\n", "");
+    gives_wrong_bits(&at_once(machine), NAME, &["planted"], between_two);
 }
 
 #[test]

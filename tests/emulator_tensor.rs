@@ -49,8 +49,9 @@ fn the_places_are_those_of_the_figures_in_the_manual() {
 type Sixteen = fn(f32) -> u16;
 
 /// Runs a kernel on one product per element of A: A is zero but for that element, B and the accumulator have another
-/// number in every place. Returns whether every element of every result is the expected one.
-fn every_element_counts_once(kernel: &str, narrow: Sixteen) -> bool {
+/// number in every place. Returns whether every element of every result is the expected one, for a kernel that multiplies
+/// `depth` elements and ignores the others.
+fn every_element_counts_once(kernel: &str, narrow: Sixteen, depth: usize) -> bool {
     let (stream, multiply) = open(kernel);
     let pack = |low: f32, high: f32| u32::from(narrow(low)) | u32::from(narrow(high)) << 16;
     let b_of = |t: usize, col: usize| (1 + col + 8 * t) as f32;
@@ -65,7 +66,7 @@ fn every_element_counts_once(kernel: &str, narrow: Sixteen) -> bool {
             b.extend(values.chunks(2).map(|pair| pack(pair[0], pair[1])));
             for (i, col) in places_of_d(lane) {
                 d.push(c_of(i, col));
-                expected.push(c_of(i, col) + if i == row { 2.0 * b_of(t, col) } else { 0.0 });
+                expected.push(c_of(i, col) + if i == row && t < depth { 2.0 * b_of(t, col) } else { 0.0 });
             }
         }
     }
@@ -81,8 +82,28 @@ fn each_element_of_a_b_and_c_is_where_the_manual_says() {
     for (capability, seed) in [(80, 0), (80, 3), (90, 0), (90, 4)] {
         let machine = Machine::new().set("CAPABILITY", capability).set("SEED", seed);
         machine.pass("each_element_of_a_b_and_c_is_where_the_manual_says", || {
-            assert!(every_element_counts_once("multiply_f16", |x| f16::from_f32(x).to_bits()));
-            assert!(every_element_counts_once("multiply_bf16", |x| bf16::from_f32(x).to_bits()));
+            assert!(every_element_counts_once("multiply_f16", |x| f16::from_f32(x).to_bits(), 16));
+            assert!(every_element_counts_once("multiply_beside_f16", |x| f16::from_f32(x).to_bits(), 16));
+            // The manual's figures for mma.m16n8k8 are the first halves of those for mma.m16n8k16.
+            assert!(every_element_counts_once("multiply_eights_f16", |x| f16::from_f32(x).to_bits(), 8));
+            assert!(every_element_counts_once("multiply_bf16", |x| bf16::from_f32(x).to_bits(), 16));
+        });
+    }
+}
+
+#[test]
+fn what_is_no_number_has_no_sign() {
+    for capability in [80, 90] {
+        Machine::new().set("CAPABILITY", capability).pass("what_is_no_number_has_no_sign", || {
+            let (stream, multiply) = open("multiply_f16");
+            // Zeros by infinities of either sign, and infinities that cancel.
+            let (a, b) = (stream.clone_htod(&[0u32; 128]).unwrap(), stream.clone_htod(&[0xfc00_7c00u32; 64]).unwrap());
+            for start in [0.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
+                let mut d = stream.clone_htod(&[start; 128]).unwrap();
+                // SAFETY: a block of a warp with four, two and four registers a lane.
+                unsafe { stream.launch_builder(&multiply).arg(&a).arg(&b).arg(&mut d).launch(grid(1, 32, 0)) }.unwrap();
+                assert!(stream.clone_dtoh(&d).unwrap().iter().all(|sum| sum.to_bits() == 0x7fff_ffff), "{start}");
+            }
         });
     }
 }
@@ -90,7 +111,7 @@ fn each_element_of_a_b_and_c_is_where_the_manual_says() {
 #[test]
 fn registers_in_the_wrong_order_give_other_results() {
     Machine::new().pass("registers_in_the_wrong_order_give_other_results", || {
-        assert!(!every_element_counts_once("multiply_f16_in_the_wrong_order", |x| f16::from_f32(x).to_bits()));
+        assert!(!every_element_counts_once("multiply_f16_in_the_wrong_order", |x| f16::from_f32(x).to_bits(), 16));
     });
 }
 
@@ -132,17 +153,18 @@ fn matrices_are_loaded_row_by_row_from_the_addresses_of_the_lanes() {
             let value = |m: usize, r: usize, t: usize| (1000 * m + 10 * r + t) as u32;
             let values: Vec<u16> = (0..256).map(|i| value(i / 64, i / 8 % 8, i % 8) as u16).collect();
             let x = stream.clone_htod(&values).unwrap();
-            let (mut out, mut trans) =
-                (stream.alloc_zeros::<u32>(128).unwrap(), stream.alloc_zeros::<u32>(128).unwrap());
-            // SAFETY: 8 values a lane are read, 4 written to either.
-            unsafe { stream.launch_builder(&load).arg(&x).arg(&mut out).arg(&mut trans).launch(grid(1, 32, 0)) }
+            let mut outputs = [128, 128, 64].map(|words| stream.alloc_zeros::<u32>(words).unwrap());
+            let [out, trans, two] = &mut outputs;
+            // SAFETY: 8 values a lane are read, 4, 4 and 2 written.
+            unsafe { stream.launch_builder(&load).arg(&x).arg(out).arg(trans).arg(two).launch(grid(1, 32, 0)) }
                 .unwrap();
-            let (out, trans) = (stream.clone_dtoh(&out).unwrap(), stream.clone_dtoh(&trans).unwrap());
+            let [out, trans, two] = outputs.map(|output| stream.clone_dtoh(&output).unwrap());
             for lane in 0..32 {
                 for m in 0..4 {
                     let (g, q) = (lane / 4, lane % 4);
                     assert_eq!(out[4 * lane + m], value(m, g, 2 * q) | value(m, g, 2 * q + 1) << 16, "{lane} {m}");
                     assert_eq!(trans[4 * lane + m], value(m, 2 * q, g) | value(m, 2 * q + 1, g) << 16, "{lane} {m}");
+                    assert!(m >= 2 || two[2 * lane + m] == out[4 * lane + m], "{lane} {m}");
                 }
             }
         });

@@ -49,8 +49,8 @@ impl<T: Element> ProductWorkspace<T> {
     /// have d up to 32 dimensions, and every codebook
     /// - k' distinct codewords, 2 to 1024 of them and k'^(2/d) at most 256: up to 16 in one dimension, 256 in two, 1024
     ///   from three on;
-    /// - room in 84 KiB of shared memory, (k' + 15) (32 ceil((d + 5) / 16) + 4): up to 1024 codewords of 27 dimensions, and
-    ///   845 of 32;
+    /// - room in 92 KiB of shared memory, 2048 ceil(k' / 128) + 128 + (k' + 15) (16 ceil(d / 8) + 20): up to 1024 codewords of
+    ///   24 dimensions, and 909 of 32;
     /// - no values next to the largest f32.
     ///
     /// Else parts take turns in the memory of a [`Workspace`](crate::cuda::Workspace) for one part, and of a filter pass

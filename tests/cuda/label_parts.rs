@@ -20,7 +20,8 @@ fn machines() -> [Machine; 3] {
 fn every_depth_and_number_of_codewords() {
     pass_on_each(machines(), "label_parts::every_depth_and_number_of_codewords", || {
         let mut numbers = Numbers::new(131);
-        // Five dimensions more make steps of 16; 16 codewords pass by at a time, 32 rows are a warp's and 128 a block's.
+        // Dimensions go by eights, with one more that makes a bound; 16 codewords pass by at a time and 128 are noted in a word,
+        // 32 rows are a warp's and 128 a block's.
         for (n, k, d) in [
             (1, 2, 1),
             (33, 15, 2),
@@ -30,6 +31,10 @@ fn every_depth_and_number_of_codewords() {
             (70, 40, 12),
             (65, 31, 16),
             (40, 64, 17),
+            (37, 48, 8),
+            (45, 128, 20),
+            (40, 129, 24),
+            (31, 33, 25),
             (128, 20, 27),
             (34, 48, 28),
             (5, 130, 32),
@@ -112,6 +117,22 @@ fn lengths_decide(numbers: &mut Numbers, d: usize) -> (Matrix<f32>, Matrix<f32>)
     (matrix(x, 40, d), matrix(e, 2 * k, d))
 }
 
+/// Two codewords and rows so close to their middle, in every direction, that what decides is less than what a sum with half
+/// their squared lengths in it rounds.
+fn lengths_round(numbers: &mut Numbers, d: usize) -> (Matrix<f32>, Matrix<f32>) {
+    let e = numbers.gaussians(2 * d);
+    let apart: Vec<f32> = (0..d).map(|t| e[t] - e[d + t]).collect();
+    let products = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let mut x = Vec::new();
+    for i in 0..400 {
+        let across: Vec<f32> = numbers.gaussians(d).iter().map(|value| value * 2f32.powi(-13 - i % 7)).collect();
+        let side = if i % 2 == 0 { 1.0 } else { -1.0 };
+        let along = side * 2f32.powi(-20 - i / 14 % 7) - products(&across, &apart) / products(&apart, &apart);
+        x.extend((0..d).map(|t| (e[t] + e[d + t]) / 2.0 + across[t] + apart[t] * along));
+    }
+    (matrix(x, 400, d), matrix(e, 2, d))
+}
+
 /// Rows off the middle of two codewords, at a right angle, far more than these are apart: what rows round is then large beside
 /// what tells the two apart.
 fn off_the_middle() -> (Matrix<f32>, Matrix<f32>) {
@@ -144,6 +165,8 @@ fn rows_next_to_the_middle_of_two_codewords_get_the_nearer_one() {
             sum += assert_exact(&format!("{d}, {rows_round}"), x.view(), e.view());
             let (x, e) = lengths_decide(&mut numbers, d);
             assert_exact(&format!("lengths, {d}"), x.view(), e.view());
+            let (x, e) = lengths_round(&mut numbers, d);
+            assert_exact(&format!("lengths that round, {d}"), x.view(), e.view());
         }
         assert!(sum.first > 0 && sum.f64 > 0, "{sum:?}");
     });
@@ -153,8 +176,9 @@ fn rows_next_to_the_middle_of_two_codewords_get_the_nearer_one() {
 fn scales_far_apart_leave_the_labels_as_they_are() {
     pass_on_each(machines(), "label_parts::scales_far_apart_leave_the_labels_as_they_are", || {
         let mut numbers = Numbers::new(133);
-        for d in [4, 16, 30] {
-            let (n, k) = (64, 20);
+        // Of ten codewords all and what fills the last sixteen up fit a list.
+        for (k, d) in [(20, 4), (20, 16), (10, 16), (20, 30)] {
+            let n = 64;
             let base = gaussians(&mut numbers, k, d);
             // Rows from far below the codewords to far beyond what one scale holds, the largest f32 among them.
             let scale = |i: usize| 2f32.powi([-60, -20, -3, 0, 1, 7, 28, 29, 30, 31, 60, 110, 125][i % 13]);
@@ -165,7 +189,11 @@ fn scales_far_apart_leave_the_labels_as_they_are() {
             for power in [-120, -100, 100, 120, 126] {
                 let e: Vec<f32> =
                     base.as_slice().iter().map(|v| (v * 2f32.powi(power)).clamp(-3.4e38, 3.4e38)).collect();
-                assert_exact(&format!("codewords by 2^{power}, {d}"), x.view(), matrix(e, k, d).view());
+                let e = matrix(e, k, d);
+                assert_exact(&format!("codewords by 2^{power}, {d}"), x.view(), e.view());
+                let beside =
+                    numbers.gaussians(n * d).iter().map(|v| (v * 2f32.powi(power)).clamp(-3.4e38, 3.4e38)).collect();
+                assert_exact(&format!("both by 2^{power}, {d}"), matrix(beside, n, d).view(), e.view());
             }
             // One long codeword, and one far off all others, which moves the centre.
             let mut e = base.as_slice().to_vec();

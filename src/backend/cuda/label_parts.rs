@@ -5,30 +5,27 @@ use super::memory::{Buffer, Out};
 use super::queue::Queue;
 use super::rows::{Packing, Rows};
 use super::rows_tensor::{TensorCodewords, width};
-use super::shapes::{LABEL_PARTS_ROWS, LABEL_PARTS_WARPS, LABEL_PARTS_WIDTH};
+use super::shapes::{LABEL_PARTS_CHUNK, LABEL_PARTS_ROWS, LABEL_PARTS_WARPS, LABEL_PARTS_WIDTH};
 use super::tensor;
 use crate::error::Result;
 use crate::matrix::Dtype;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// Blocks that a multiprocessor holds, of the kernels for few dimensions and of the others.
-const BLOCKS: u32 = 5;
-const WIDE_BLOCKS: u32 = 4;
+const BLOCKS: u32 = 6;
+const WIDE_BLOCKS: u32 = 5;
 
 /// Bytes of dynamic shared memory at most: what every device has, less what the kernel has anyway.
-const SHARED: u32 = 84 << 10;
+const SHARED: u32 = 92 << 10;
 
 /// Bytes that need not be asked for.
 const SHARED_UNASKED: u32 = 32 << 10;
 
-/// Distinct codewords at most: their numbers have to fit `HIT_BITS` of the kernel.
+/// Distinct codewords at most: more have not been tried.
 const CODEWORDS: u32 = 1024;
 
 /// The least shift of a scale, where values next to the largest f32 stay longer than others (kernels/common.cuh).
 const LEAST_SHIFT: i32 = -126;
-
-/// Dimensions of the operands that make a bound of a product.
-const BOUND_DEPTH: u32 = 5;
 
 /// Words of a part in device memory: seven addresses, then the number of distinct codewords and the shift.
 pub(super) const WORDS: usize = 8;
@@ -78,7 +75,7 @@ impl<'a> Parts<'a> {
         if !serve || !tensor::are_known(&first.context) {
             return Ok(None);
         }
-        let Some(eps) = tensor::accumulation(op, &first.context, 16 * steps(first.d) as usize)? else {
+        let Some(eps) = tensor::accumulation(op, &first.context, 16 * eights(first.d).div_ceil(2) as usize)? else {
             return Ok(None);
         };
         // Made here, where waiting for the device is no surprise.
@@ -148,14 +145,17 @@ pub(super) fn label_parts(
     unsafe { queue.launch(entry, &mut launch, config) }
 }
 
-/// Steps of 16 dimensions of an operand.
-fn steps(d: u32) -> u32 {
-    d.saturating_add(BOUND_DEPTH).div_ceil(16)
+/// Eights of dimensions of an operand: those of the values, and one that makes a bound of a product.
+fn eights(d: u32) -> u32 {
+    d.div_ceil(8) + 1
 }
 
-/// Bytes of shared memory for a codebook: labels, and operands of as many codewords as pass by at a time.
+/// Bytes of shared memory for a codebook: for each row and chunk of its codewords the words of four threads; the mean; labels,
+/// and operands of as many codewords as pass by at a time.
 fn shared(m: u32, d: u32) -> u32 {
-    m.saturating_add(15).saturating_mul(32 * steps(d.min(LABEL_PARTS_WIDTH)) + 4)
+    let reaches = m.div_ceil(LABEL_PARTS_CHUNK).saturating_mul(16 * LABEL_PARTS_ROWS);
+    let codewords = m.saturating_add(15).saturating_mul(16 * eights(d.min(LABEL_PARTS_WIDTH)) + 4);
+    reaches.saturating_add(4 * LABEL_PARTS_WIDTH).saturating_add(codewords)
 }
 
 /// As many blocks of a part as there are places, or fewer that take equally many turns, for each fills its shared memory
@@ -187,11 +187,15 @@ mod tests {
 
     #[test]
     fn codebooks_of_a_byte_fit_shared_memory() {
-        assert_eq!((shared(1, 1), shared(256, 16), shared(300, 28)), (16 * 36, 271 * 68, 315 * 100));
+        let noted = |chunks: u32| 128 + chunks * 2048;
+        assert_eq!(shared(1, 1), noted(1) + 16 * (2 * 16 + 4));
+        assert_eq!(shared(256, 16), noted(2) + 271 * (3 * 16 + 4));
+        assert_eq!(shared(300, 28), noted(3) + 315 * (5 * 16 + 4));
         for d in 1..=LABEL_PARTS_WIDTH {
             assert!(shared(256, d) <= SHARED);
         }
-        assert!(shared(1024, 27) <= SHARED && shared(1024, 28) > SHARED);
+        assert!(shared(1024, 24) <= SHARED && shared(1024, 25) > SHARED);
+        assert!(shared(909, 32) <= SHARED && shared(910, 32) > SHARED);
         assert!(shared(u32::MAX, u32::MAX) > SHARED);
     }
 }

@@ -89,14 +89,16 @@ fn worst(op: &'static str, context: &Context, model: Model) -> Result<f64> {
     let (a, b) = (queue.upload(&bits(|problem| &problem.a))?, queue.upload(&bits(|problem| &problem.b))?);
     let mut sums = vec![0.0f32; problems.len() * ROWS * COLS];
     let mut on_device = queue.alloc(sums.len())?;
-    let bound = model.accumulation(DEPTH);
-    // By all instructions that the filter pass of this device uses: entry points and their threads.
-    let entries: &[(&str, u32)] = match context.arch("assign_tensor")? {
-        Arch::Compute80 => &[("tensor_check_f16", 32)],
-        Arch::Compute90a => &[("tensor_check_f16", 32), ("tensor_check_wgmma_f16", 128)],
+    // By all instructions that this device uses: entry points, their threads, and how deep an instruction is.
+    let entries: &[(&str, u32, usize)] =
+        &[("tensor_check_f16", 32, 16), ("tensor_check_eights_f16", 32, 8), ("tensor_check_wgmma_f16", 128, 16)];
+    let entries = match context.arch("assign_tensor")? {
+        Arch::Compute80 => &entries[..2],
+        Arch::Compute90a => entries,
     };
     let mut worst = 0.0f64;
-    for &(entry, threads) in entries {
+    for &(entry, threads, deep) in entries {
+        let bound = Model { products: model.products.min(deep), ..model }.accumulation(DEPTH);
         launch(&queue, entry, threads, &a, &b, &mut on_device, problems.len() as u32)?;
         queue.copy_out(on_device.read(), &mut sums)?;
         queue.synchronize()?;

@@ -51,3 +51,9 @@ extern "C" __global__ void warp_operations(const int *x, int *out) {
     long long wide = __shfl_sync(all, (long long)value << 33, 9);
     out[11] = (int)(wide >> 33);
 }
+
+extern "C" __global__ void bits_of_two(const unsigned *a, const unsigned *b, const unsigned *by, unsigned *out) {
+    unsigned i = threadIdx.x;
+    out[2 * i] = __byte_perm(a[i], b[i], by[i]);
+    out[2 * i + 1] = __funnelshift_l(a[i], b[i], by[i]);
+}

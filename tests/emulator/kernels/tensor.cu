@@ -10,6 +10,24 @@ extern "C" __global__ void multiply_f16(const u32 *a, const u32 *b, float *d) {
     for (int i = 0; i < 4; i++) d[4 * at + i] = sum[i];
 }
 
+// The first eight steps of depth of the same registers.
+extern "C" __global__ void multiply_eights_f16(const u32 *a, const u32 *b, float *d) {
+    u64 at = (u64)blockIdx.x * 32 + threadIdx.x;
+    u32 x[2] = {a[4 * at], a[4 * at + 1]};
+    float sum[4] = {d[4 * at], d[4 * at + 1], d[4 * at + 2], d[4 * at + 3]};
+    mma_m16n8k8_f16(sum, x, b[2 * at]);
+    for (int i = 0; i < 4; i++) d[4 * at + i] = sum[i];
+}
+
+// As multiply_f16, with the accumulator in registers of its own, which stay as they are.
+extern "C" __global__ void multiply_beside_f16(const u32 *a, const u32 *b, float *d) {
+    u64 at = (u64)blockIdx.x * 32 + threadIdx.x;
+    u32 x[4] = {a[4 * at], a[4 * at + 1], a[4 * at + 2], a[4 * at + 3]}, y[2] = {b[2 * at], b[2 * at + 1]};
+    float start[4] = {d[4 * at], d[4 * at + 1], d[4 * at + 2], d[4 * at + 3]}, sum[4];
+    mma_m16n8k16_f16(sum, x, y, start);
+    for (int i = 0; i < 4; i++) d[4 * at + i] = start[i] == d[4 * at + i] ? sum[i] : 0.0f;
+}
+
 extern "C" __global__ void multiply_bf16(const u32 *a, const u32 *b, float *d) {
     u64 at = (u64)blockIdx.x * 32 + threadIdx.x;
     u32 x[4] = {a[4 * at], a[4 * at + 1], a[4 * at + 2], a[4 * at + 3]}, y[2] = {b[2 * at], b[2 * at + 1]};
@@ -54,7 +72,7 @@ extern "C" __global__ void product_f16(const u16 *a, const u16 *b, float *d, u32
 }
 
 // Row i of the 32 rows of 8 elements lies at place (7 i + 3) % 32.
-extern "C" __global__ void load_matrices(const u16 *values, u32 *out, u32 *out_trans) {
+extern "C" __global__ void load_matrices(const u16 *values, u32 *out, u32 *out_trans, u32 *out_two) {
     __shared__ __align__(16) u16 rows[32][8];
     u32 lane = threadIdx.x, place = (7 * lane + 3) % 32;
     for (u32 t = 0; t < 8; t++) rows[place][t] = values[8 * lane + t];
@@ -64,6 +82,9 @@ extern "C" __global__ void load_matrices(const u16 *values, u32 *out, u32 *out_t
     for (u32 m = 0; m < 4; m++) out[4 * lane + m] = to[m];
     ldmatrix_x4_trans(to, shared_at(rows[place]));
     for (u32 m = 0; m < 4; m++) out_trans[4 * lane + m] = to[m];
+    u32 two[2];
+    ldmatrix_x2(two, shared_at(rows[place]) + (lane < 16 ? 0 : 4096));  // Beyond all: what these name does not matter.
+    for (u32 m = 0; m < 2; m++) out_two[2 * lane + m] = two[m];
 }
 
 // 64 threads, each a copy of 16 bytes per stage, two stages ahead; of the last value of each copy `bytes` are read.

@@ -65,6 +65,9 @@ float one_step(const Operand *a, const Operand *b, int count, Format format, flo
     }
     if (!is_finite) {
         for (int i = 0; i < count; ++i) accumulator += widened(a[i].bits, format) * widened(b[i].bits, format);
+        // There is one NaN, without a sign.
+        const unsigned nan = 0x7fffffff;
+        if (std::isnan(accumulator)) memcpy(&accumulator, &nan, sizeof accumulator);
         return accumulator;
     }
     if (top == INT32_MIN) return 0;

@@ -121,6 +121,16 @@ static inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned by) {
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by) {
     return (unsigned)(((unsigned long long)hi << 32 | lo) >> (by & 31));
 }
+// Byte i of the result is the one of the eight of b:a that digit i of the selector names, or eight times its sign.
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+    const unsigned long long both = (unsigned long long)b << 32 | a;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) {
+        const unsigned digit = selector >> 4 * i & 15, byte = (unsigned)(both >> 8 * (digit & 7)) & 255;
+        result |= (digit & 8 ? (byte >> 7) * 255 : byte) << 8 * i;
+    }
+    return result;
+}
 static inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 32; i += 8) c += (int)(signed char)(a >> i) * (signed char)(b >> i);
     return c;
