@@ -101,6 +101,21 @@ static __device__ __forceinline__ u32 f16_up_bits(float value) {
     return f16_pair_bits(longer > power_of_two(-14) ? longer : power_of_two(-14), 0.0f) & 0xffffu;
 }
 
+// Two elements of a vector from element t on, as load_four.
+static __device__ __forceinline__ float2 load_two(const float* from, u32 t, u32 d, bool whole) {
+    if (whole) return t < d ? *reinterpret_cast<const float2*>(from + t) : make_float2(0.0f, 0.0f);
+    return make_float2(t < d ? from[t] : 0.0f, t + 1 < d ? from[t + 1] : 0.0f);
+}
+
+template <class T>
+static __device__ __forceinline__ float2 load_two(const T* from, u32 t, u32 d, bool whole) {
+    if (whole) {
+        const u32 bits = t < d ? *reinterpret_cast<const u32*>(from + t) : 0u;
+        return make_float2(to_f32(T{(u16)bits}), to_f32(T{(u16)(bits >> 16)}));
+    }
+    return make_float2(t < d ? to_f32(from[t]) : 0.0f, t + 1 < d ? to_f32(from[t + 1]) : 0.0f);
+}
+
 // Rows from `base` on less the mean, as PackedRows says. For those that are not there, the last one stands.
 template <u32 VALUES, class T>
 static __device__ __forceinline__ void load_centred(const T* x, const SharedPart& shared, const LabelArgs& a, u32 base, bool whole,
@@ -130,8 +145,9 @@ static __device__ __forceinline__ void load_centred(const T* x, const SharedPart
     const float2 mean = *reinterpret_cast<const float2*>(shared.mean + t);
 #pragma unroll
     for (u32 i = 0; i < THREAD_ROWS; i++) {
-        value[i][VALUES - 1][0] = t < a.d ? __fsub_rn(to_f32(at[i][t]), mean.x) : 0.0f;
-        value[i][VALUES - 1][1] = t + 1 < a.d ? __fsub_rn(to_f32(at[i][t + 1]), mean.y) : 0.0f;
+        const float2 two = load_two(at[i], t, a.d, whole);
+        value[i][VALUES - 1][0] = __fsub_rn(two.x, mean.x);
+        value[i][VALUES - 1][1] = __fsub_rn(two.y, mean.y);
     }
 }
 

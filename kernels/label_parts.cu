@@ -18,28 +18,31 @@
 //         - s 2^15 >= slack h and >= 2, slack = 2 eps + 2^-19; n 4 >= max(nz, rho 2^12); G / 4 >= (B + (2^-12 + eps) A) (1 + 2^-16),
 //           f16 rounded up, none below 2^-14. With r the norm of the differences that were rounded off, rho <= r + 2^-24 |z|
 //           and |z| <= nz + r, so max(nz, rho 2^12) is within 1 + 2^-11 of max(nz, r 2^12).
-//         With - the sum is no more than T, with + no less: what z^.e^ is off, rho A + nz gamma <= nz (2^-12 A + gamma),
-//         and what the sum is off, eps times the sum of the magnitudes of its products, |z^||e^| + c h (1 + 2^-10) + c s + n G at most, is
-//         covered by n G and c s; sums of products of f16 do not underflow. So T of the nearest codeword of a row is no less
-//         than the largest lower bound, t, and codewords whose upper bound is below it are not the nearest. Each codeword has its
-//         own bound: a long one spoils none but itself.
-//         Sums of upper bounds begin with -t' in place of 0. That makes them off by eps |t'| more, and t' is t - 2 eps |t|: a sum
-//         that is negative is of a codeword that is not the nearest.
-//         One codeword whose sum is not is the label. Of several, f64 sums of differences within f64_relative rule out all but
+//         With - the sum is no more than T, with + no less. Be N = max(nz, rho 2^12): what z^.e^ is off, rho A + nz gamma <=
+//         N (2^-12 A + gamma), and what the sum is off, eps times the sum of the magnitudes of its products, |z^||e^| + c h (1 + 2^-10) +
+//         c 2^15 s + n G at most, is covered by n G and c 2^15 s; sums of products of f16 do not underflow. A subnormal f16 counts
+//         as 2^-14 where products are cut off by the largest of them: what that takes beside is far less than what n, G and s
+//         have at least. So T of the nearest codeword of a row is no less than the largest lower bound, t, and codewords whose
+//         upper bound is below it are not the nearest. Each codeword has its own bound: a long one spoils none but itself.
+//         Sums of upper bounds begin with -t' in place of 0. That makes them off by eps |t'| more, and t' is t - 2 eps |t|: the sum
+//         of the nearest codeword is positive, as s is.
+//         One codeword whose sum has no sign is the label. Of several, f64 sums of differences within f64_relative rule out all but
 //         one, or exact sums decide; so they do among all codewords for rows that are not packed, or where there are more than
 //         a list holds. How codewords are found changes no bit.
 // Launch  grid (parts, any number of blocks, which take LABEL_PARTS_ROWS rows in turn), block 32 x LABEL_PARTS_WARPS threads in
 //         one dimension; as much dynamic shared memory as SharedPart and Reaches take for the largest part.
 // Idea    A part of a few dimensions is one to three products, and its codebook fits into shared memory beside those of other
-//         blocks. So a warp makes the operands of 32 rows where it needs them, in registers: the rows are read once, in 128-bit
-//         loads where they lie so, and nothing but labels is written. Codewords pass by twice, once for the threshold and once
-//         for those that reach it, each time with one instruction for a codeword and a row beside the products: a maximum, and
-//         a shift that puts the sign of the sum into a word. Of the words a lane for each row makes its label.
+//         blocks. So a warp makes the operands of 32 rows where it needs them, in registers: the rows are read once, four values
+//         at a time (two in a last eight) where they lie so, and nothing but labels is written. Codewords pass by twice, once
+//         for the threshold and once for those that reach it, each time with one instruction for a codeword and a row beside
+//         the products: a maximum, and a shift that puts the sign of the sum into a word. Of the words a lane for each row makes
+//         its label.
 //         The machine code for 16 codewords by 32 rows (ptxas 13, sm_90, 16 dimensions): 4 HMMA of 16 and 4 of 8 steps, 16 FMNMX
 //         and 4.5 others in the first pass; the same HMMA, 16 SHF and 4 others in the second. 1560 instructions for 32 rows and
-//         256 codewords where one codeword is left of each. Six blocks a multiprocessor by registers, no spill.
+//         256 codewords where one codeword is left of each, counted along that path. Six blocks a multiprocessor by registers,
+//         no spill.
 // Source  ours; the filter and its certificate as in assign_tensor.cu.
-// Measured in this form nowhere. The one before it on an H200 (commit d1d036e; 2110 such instructions, 8 HMMA of 16 steps in either
+// Measured in this form nowhere. The one before it on an H200 (commit d1d036e; some 2100 such instructions, 8 HMMA of 16 steps in either
 //         pass, five blocks), 1,000,000 x 96 as 6 x 16 by 256: 0.78 ms, some 0.3 of them for packing and labels, whatever the number
 //         of codewords, and 0.07 for lists; by five launches for each part 3.06. Of 131,072 x 16 by 256 0.045, twice as much a
 //         row: a block makes its operands of the codebook first. Tried there: bounds by three FMA of every sum in place of five
@@ -89,9 +92,9 @@ template <class T>
 static __device__ __noinline__ u32 nearest_of(const T* z, u32 which, u32 listed, u32 m, Reached* shared) {
     const u32 lane = threadIdx.x % WARP, count = listed ? listed : m, d = shared->d;
     const double f64_relative = shared->f64_relative;
-    auto position_of = [&](u32 c) { return listed ? (u32)shared->positions[which][c] : c; };
+    auto listed_at = [&](u32 c) { return listed ? (u32)shared->positions[which][c] : c; };
     auto codeword = [&](u32 position) { return shared->codewords + (u64)shared->labels[position] * d; };
-    auto sq_l2 = [&](u32 c) { return c < count ? lane_sq_l2_f64(z, codeword(position_of(c)), d) : wide_power_of_two(1023); };
+    auto sq_l2 = [&](u32 c) { return c < count ? lane_sq_l2_f64(z, codeword(listed_at(c)), d) : wide_power_of_two(1023); };
     const double of_first = sq_l2(lane);
     u64 least = (u64)__double_as_longlong(of_first);  // Bits of numbers that are not negative order like the numbers.
     for (u32 c = lane + WARP; c < count; c += WARP) {
@@ -105,7 +108,7 @@ static __device__ __noinline__ u32 nearest_of(const T* z, u32 which, u32 listed,
     for (u32 first = 0; first < count; first += WARP) {
         const bool stays = (first == 0 ? of_first : sq_l2(first + lane)) * (1.0 - f64_relative) <= limit;
         for (u32 near = __ballot_sync(FULL_WARP, stays); near; near &= near - 1) {
-            const u32 position = position_of(first + (u32)__ffs((int)near) - 1);
+            const u32 position = listed_at(first + (u32)__ffs((int)near) - 1);
             left++;
             if (left == 1) {
                 winner = position;
@@ -146,11 +149,11 @@ static __device__ __forceinline__ void label_rows(const T* x, const Part& part, 
     pass(packed, shared, 0, m, none, [&](u32 i, float lower) { best[i] = fmaxf(best[i], lower); });
     const float most = join_rows(best, [](float one, float other) { return fmaxf(one, other); });
     // Less what sums with the threshold in them are off by for its sake.
-    const float own_below = -__fmaf_rn(-2.0f * a.eps, fabsf(most), most);
+    const float own_start = -__fmaf_rn(-2.0f * a.eps, fabsf(most), most);
     // Twice asked for: ptxas makes copies of a number anew in every turn of a loop.
-    Starts below;
+    Starts starts;
 #pragma unroll
-    for (u32 i = 0; i < 2 * THREAD_ROWS; i++) below[i / 4][i % 4] = of_row(own_below, i / 2);
+    for (u32 i = 0; i < 2 * THREAD_ROWS; i++) starts[i / 4][i % 4] = of_row(own_start, i / 2);
     turn_to_upper(packed);
     auto end_of = [&](u32 chunk) {
         const u32 end = (chunk + 1) * LABEL_PARTS_CHUNK;
@@ -160,7 +163,7 @@ static __device__ __forceinline__ void label_rows(const T* x, const Part& part, 
         u32 misses[THREAD_ROWS];
 #pragma unroll
         for (u32 i = 0; i < THREAD_ROWS; i++) misses[i] = ~0u;
-        pass(packed, shared, chunk * LABEL_PARTS_CHUNK, end_of(chunk), below,
+        pass(packed, shared, chunk * LABEL_PARTS_CHUNK, end_of(chunk), starts,
              [&](u32 i, float upper) { misses[i] = __funnelshift_l(__float_as_uint(upper), misses[i], 1); });
 #pragma unroll
         for (u32 i = 0; i < THREAD_ROWS; i++) reaches[chunk][i][lane] = misses[i];

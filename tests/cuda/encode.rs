@@ -4,7 +4,9 @@
 use crate::alone::{open, threads};
 use crate::common::{Numbers, matrix, total};
 use crate::simulated::{self, Machine, pass_on_each};
-use codeword::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceRepr, DriverError, PushKernelArg};
+use codeword::cuda::cudarc::driver::{
+    CudaSlice, CudaStream, CudaView, DevicePtrMut, DeviceRepr, DriverError, PushKernelArg,
+};
 use codeword::cuda::{Context, MatrixView, ProductWorkspace, Raw, Workspace};
 use codeword::{AssignOptions, AssignStats, Device, Element, Error, Matrix, ProductQuantizer, SENTINEL, bf16, f16};
 use std::sync::Arc;
@@ -60,7 +62,7 @@ impl Setup {
     /// What workspaces of the single parts count in all.
     fn tiers_of_parts<T: Element + DeviceRepr>(
         &self,
-        x: &CudaSlice<T>,
+        x: &CudaView<'_, T>,
         n: usize,
         stride: usize,
         rows: usize,
@@ -94,10 +96,26 @@ impl Setup {
         rows: usize,
         places: &[usize],
     ) {
+        self.assert_same_from(name, values, 0, n, stride, rows, places);
+    }
+
+    /// The same of vectors that begin with element `first`.
+    #[allow(clippy::too_many_arguments)] // where they lie, how they go through, and where codes go
+    fn assert_same_from<T: Element + DeviceRepr>(
+        &self,
+        name: &str,
+        values: &[T],
+        first: usize,
+        n: usize,
+        stride: usize,
+        rows: usize,
+        places: &[usize],
+    ) {
         let (d, size) = (self.quantizer.d(), self.quantizer.code_size());
-        let on_host = codeword::MatrixView::with_stride(values, n, d, stride).unwrap();
+        let on_host = codeword::MatrixView::with_stride(&values[first..], n, d, stride).unwrap();
         let expected = self.on_cpu.encode(on_host).unwrap();
-        let x = self.upload(values);
+        let all = self.upload(values);
+        let x = all.slice(first..);
         for &before in places {
             let mut codes = self.upload(&vec![0xa5u8; before + n * size + 5]);
             let mut workspace = self.workspace::<T>(rows);
@@ -193,6 +211,38 @@ fn codes_of_sixteen_bits_are_those_of_the_processor() {
         assert_eq!((setup.quantizer.bits(), setup.quantizer.code_size()), (16, 4));
         setup.assert_same("sixteen bits", &numbers.gaussians(n * m), n, m, n, &[3]);
     });
+}
+
+/// Parts that rows are read four and two values at a time for, and such as they are not.
+#[test]
+fn parts_of_many_dimensions_lie_anywhere() {
+    let machine = Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor");
+    pass_on_each(
+        [machine.clone(), machine.set("CAPABILITY", 90).seed(3)],
+        "encode::parts_of_many_dimensions_lie_anywhere",
+        || {
+            let mut numbers = Numbers::new(149);
+            for (m, width) in [(6, 16), (3, 12), (2, 24), (3, 20), (2, 32), (3, 10), (16, 8), (5, 4), (2, 25)] {
+                let (n, k, d) = (37, 20, m * width);
+                let codewords = matrix(numbers.gaussians(m * k * width), m * k, width);
+                let setup = Setup::new(&codewords, m);
+                for (gap, first) in [(0, 0), (0, 1), (1, 0), (2, 2), (4, 0), (4, 1), (4, 4)] {
+                    // Before the first vector and between them lies NaN.
+                    let mut x = vec![f32::NAN; first];
+                    for _ in 0..n {
+                        x.extend(numbers.gaussians(d));
+                        x.extend(vec![f32::NAN; gap]);
+                    }
+                    let name = format!("{m} x {width}, {gap} between, from {first}");
+                    setup.assert_same_from(&name, &x, first, n, d + gap, n, &[0]);
+                    let halves: Vec<f16> = x.iter().map(|&value| f16::from_f32(value)).collect();
+                    setup.assert_same_from(&format!("{name}, f16"), &halves, first, n, d + gap, n, &[0]);
+                    let bfloats: Vec<bf16> = x.iter().map(|&value| bf16::from_f32(value)).collect();
+                    setup.assert_same_from(&format!("{name}, bf16"), &bfloats, first, n, d + gap, n, &[0]);
+                }
+            }
+        },
+    );
 }
 
 #[test]

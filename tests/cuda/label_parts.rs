@@ -3,7 +3,7 @@
 
 use crate::common::{Numbers, matrix};
 use crate::filter::{assert_exact, gaussians};
-use crate::simulated::{Machine, pass_on_each};
+use crate::simulated::{self, Machine, pass_on_each};
 use codeword::{AssignStats, Matrix, bf16, f16};
 
 /// Both kinds of tensor cores, as their models say, and as badly as the bound allows.
@@ -237,4 +237,68 @@ fn more_codewords_as_near_than_a_list_holds_are_told_apart() {
             assert!(k < 17 || stats.exact >= 20, "{stats:?}");
         }
     });
+}
+
+/// Blocks that take rows in turn, rows of each kind in each.
+#[test]
+fn rows_of_one_turn_say_nothing_of_those_of_the_next() {
+    let small = Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor").set("MULTIPROCESSORS", 1);
+    let machines = [small.clone(), small.clone().set("CAPABILITY", 90).seed(5), small.seed(6)];
+    pass_on_each(machines, "label_parts::rows_of_one_turn_say_nothing_of_those_of_the_next", || {
+        let mut numbers = Numbers::new(136);
+        // Six blocks at most, and five of many dimensions.
+        for (n, k, d) in [(2600, 12, 3), (1700, 130, 10), (1400, 40, 18)] {
+            let corner = |j: usize, t: usize| if (j * 7 + 3) >> (t % 10) & 1 == 1 { 1.0f32 } else { -1.0 };
+            let e = matrix((0..k * d).map(|i| corner(i / d, i % d)).collect(), k, d);
+            let mut x = Vec::new();
+            for _ in 0..n {
+                let at = numbers.below(k);
+                // As near to all, to some, to one; too long for the scale.
+                let (share, long) = [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.0, 1e30)][numbers.below(4)];
+                x.extend((0..d).map(|t| (e.view().row(at)[t] * share + numbers.gaussian() * 0.25 * share) * long));
+            }
+            let stats = assert_exact(&format!("{n} x {k} x {d}"), matrix(x, n, d).view(), e.view());
+            assert!(stats.first > 300 && stats.f64 + stats.exact > 300, "{stats:?}");
+        }
+    });
+}
+
+#[test]
+fn one_launch_serves_as_far_as_its_shared_memory() {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let machine = Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor").set("TRACE", trace.display()).set("CHECK", 0);
+    let output = machine.run("label_parts::one_launch_serves_as_far_as_its_shared_memory", || {
+        let mut numbers = Numbers::new(137);
+        let trace = || std::fs::read_to_string(std::env::var("CODEWORD_SIM_TRACE").unwrap()).unwrap_or_default();
+        for (k, d, entry) in [
+            (2, 1, Some("label_parts_f32")),
+            (16, 1, Some("label_parts_f32")),
+            (17, 1, None),
+            (256, 2, Some("label_parts_f32")),
+            (257, 2, None),
+            (1024, 16, Some("label_parts_f32")),
+            (1024, 24, Some("label_parts_wide_f32")),
+            (1024, 25, None),
+            (909, 32, Some("label_parts_wide_f32")),
+            (910, 32, None),
+            (20, 33, None),
+        ] {
+            let before = trace().lines().count();
+            let (x, e) = (gaussians(&mut numbers, 2, d), gaussians(&mut numbers, k, d));
+            assert_exact(&format!("{k} x {d}"), x.view(), e.view());
+            let trace = trace();
+            let launched = |name: &str| {
+                let lines = trace.lines().skip(before).filter(|line| line.starts_with("submit "));
+                lines.flat_map(|line| line.split(' ')).filter(|&word| word.ends_with(name)).count()
+            };
+            let names = ["label_parts_f32", "label_parts_wide_f32"];
+            let expected = names.map(|name| usize::from(entry == Some(name)));
+            assert_eq!(names.map(launched), expected, "{k} x {d}");
+        }
+    });
+    assert!(output.status.success(), "{}", simulated::text(&output));
 }

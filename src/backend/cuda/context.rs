@@ -25,6 +25,7 @@ struct Inner {
     capability: (i32, i32),
     driver: i32,
     multiprocessors: u32,
+    shared_each: u32,
     loaded: Mutex<Loaded>,
     cublas_works: OnceLock<bool>,
     tensor_check: OnceLock<bool>,
@@ -42,11 +43,13 @@ impl Context {
         let inner = (|| {
             let cuda = CudaContext::new(ordinal)?;
             let multiprocessors = cuda.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+            let shared_each = cuda.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?;
             Ok(Inner {
                 stream: cuda.new_stream()?,
                 capability: cuda.compute_capability()?,
                 driver,
                 multiprocessors: u32::try_from(multiprocessors).unwrap_or(1).max(1),
+                shared_each: u32::try_from(shared_each).unwrap_or(0),
                 loaded: Mutex::default(),
                 cublas_works: OnceLock::new(),
                 tensor_check: OnceLock::new(),
@@ -123,6 +126,11 @@ impl Context {
     /// Blocks that keep the device busy, for kernels that take their work in turn.
     pub(super) fn waves(&self, per_multiprocessor: u32) -> u32 {
         self.inner.multiprocessors.saturating_mul(per_multiprocessor)
+    }
+
+    /// Blocks that a multiprocessor holds of so many bytes of shared memory each, at most `most`.
+    pub(super) fn blocks_each(&self, shared: u32, most: u32) -> u32 {
+        (self.inner.shared_each / shared.max(1)).clamp(1, most)
     }
 
     /// What the kernel of `stem` that this device gets was compiled for.

@@ -11,12 +11,15 @@ use crate::error::Result;
 use crate::matrix::Dtype;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 
-/// Blocks that a multiprocessor holds, of the kernels for few dimensions and of the others.
+/// Blocks that a multiprocessor has registers for, of the kernels for few dimensions and of the others.
 const BLOCKS: u32 = 6;
 const WIDE_BLOCKS: u32 = 5;
 
 /// Bytes of dynamic shared memory at most: what every device has, less what the kernel has anyway.
 const SHARED: u32 = 92 << 10;
+
+/// Bytes of shared memory that a block takes beside: its own, and those of the system.
+const SHARED_BESIDE: u32 = 5600 + 1024;
 
 /// Bytes that need not be asked for.
 const SHARED_UNASKED: u32 = 32 << 10;
@@ -32,8 +35,8 @@ pub(super) const WORDS: usize = 8;
 
 /// Whether the kernel serves a codebook, on tensor cores that are trusted: not of many dimensions, not if shared memory does
 /// not hold it, nor for values next to the largest f32, whose squares are too large for it, nor where there is nothing to
-/// choose from. And codewords have to be apart, or more of them reach the threshold than a thread keeps: that is a distance of some (1/m)^(2/d) of the squared
-/// norms where they fill their space.
+/// choose from. And codewords have to be apart, or more of them reach the threshold than a list holds: that is a distance of
+/// some (1/m)^(2/d) of the squared norms where they fill their space.
 pub(super) fn serves(codebook: &DeviceCodebook) -> bool {
     let DeviceCodebook { m, d, shift, .. } = *codebook;
     let are_apart = f64::from(m).powf(2.0 / f64::from(d)) <= 256.0;
@@ -128,6 +131,7 @@ pub(super) fn label_parts(
     let shared = parts.codebooks.iter().map(|codebook| shared(codebook.m, d)).max().unwrap_or(0);
     // There are fewer than 2^31 parts.
     let blocks = if is_narrow { BLOCKS } else { WIDE_BLOCKS };
+    let blocks = queue.context.blocks_each(shared + SHARED_BESIDE, blocks);
     let config = config(n, parts.len() as u32, shared, queue.context.waves(blocks));
     // Labels that may be fast are exact here, but nobody is told what that took.
     let (stride, report, counts) = (x.stride as u64, u32::from(packing.report), u32::from(!packing.plain));

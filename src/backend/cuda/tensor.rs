@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn the_test_passes_a_unit_of_the_model_and_refuses_one_that_keeps_two_bits_less() {
-        for model in [Model::of((8, 0)), Model::of((9, 0))].into_iter().flatten() {
+        // The last is that of eight products at a time where a step may be of sixteen.
+        let eights = Model { products: 8, bits: 25 };
+        for model in [Model::of((8, 0)), Model::of((9, 0)), Some(eights)].into_iter().flatten() {
             let worst = |lost| {
                 let bound = model.accumulation(DEPTH);
                 problems()

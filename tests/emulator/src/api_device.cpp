@@ -80,7 +80,9 @@ static int attribute(int which) {
     case 13: return 1410000;                               // clock, kHz
     case 14: return 512;                                   // alignment of textures
     case 15: case 31: case 41: return 1;                   // overlap, concurrent kernels, unified addressing
-    case 16: return capability == 70 ? 80 : turing ? 72 : hopper ? 132 : 108;
+    case 16:
+        if (settings().multiprocessors) return settings().multiprocessors;
+        return capability == 70 ? 80 : turing ? 72 : hopper ? 132 : 108;
     case 18: case 20: case 32: return 0;                   // integrated, compute mode, ECC
     case 19: case 83: case 95: return 1;                   // maps host memory, managed memory, cooperative launch
     case 33: return 1;                                     // PCI bus

@@ -27,7 +27,7 @@ enum Result : int {
 // --- settings.cpp: what the environment asks for; see README.md.
 struct Settings {
     size_t memory;
-    int driver, capability, devices;
+    int driver, capability, devices, multiprocessors;
     uint64_t seed;
     long fail_alloc;
     bool pools, guard_low, strict, leaks;

@@ -17,6 +17,7 @@ const Settings &settings() {
         s.driver = (int)number("CODEWORD_SIM_DRIVER", 12080);
         s.capability = (int)number("CODEWORD_SIM_CAPABILITY", 80);
         s.devices = (int)number("CODEWORD_SIM_DEVICES", 1);
+        s.multiprocessors = (int)number("CODEWORD_SIM_MULTIPROCESSORS", 0);
         s.seed = number("CODEWORD_SIM_SEED", 0);
         s.fail_alloc = (long)number("CODEWORD_SIM_FAIL_ALLOC", 0);
         s.pools = number("CODEWORD_SIM_POOLS", 1) != 0;
