@@ -478,6 +478,33 @@ fn lower_bounds_in_place_of_upper_ones() {
     gives_wrong_bits(&at_once(machine), NAME, &["planted"], between_two);
 }
 
+/// A device whose products of eight steps are not what they should be keeps those of sixteen.
+#[test]
+fn products_of_eight_steps_that_forget_half() {
+    const NAME: &str = "products_of_eight_steps_that_forget_half";
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let launched = |name: &str, machine: Machine| {
+        let trace = folder.path().join(name);
+        let machine = at_once(machine).set("TRACE", trace.display());
+        machine.pass(NAME, || {
+            assign_exactly(&gaussians(40, 10), &gaussians(90, 10));
+            let x = gaussians(40, 20);
+            let quantizer = ProductQuantizer::new(gaussians(40, 10).view(), 2, &cuda()).unwrap();
+            let on_cpu = ProductQuantizer::new(gaussians(40, 10).view(), 2, &Device::cpu()).unwrap();
+            assert_eq!(quantizer.encode(x.view()).unwrap(), on_cpu.encode(x.view()).unwrap());
+        });
+        let trace = fs::read_to_string(trace).unwrap_or_default();
+        ["label_parts_f32", "assign_tensor_f16"].map(|entry| trace.matches(entry).count() > 0)
+    };
+    let products = "mma_m16n8k8_f16(sum, x[1], y[1]);";
+    let wrong = launched("wrong", planted(NAME, "tensor_check.cuh", products, ""));
+    let right = launched("right", Machine::new());
+    assert_eq!((wrong, right), ([false, true], [true, false]));
+}
+
 #[test]
 fn a_list_that_is_cut_while_it_is_read() {
     const NAME: &str = "a_list_that_is_cut_while_it_is_read";

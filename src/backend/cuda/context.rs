@@ -4,6 +4,7 @@
 use super::gemm;
 use super::ptx;
 use super::queue::{name_of, refused};
+use super::tensor;
 use crate::error::{Error, Result};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError};
@@ -28,7 +29,7 @@ struct Inner {
     shared_each: u32,
     loaded: Mutex<Loaded>,
     cublas_works: OnceLock<bool>,
-    tensor_check: OnceLock<bool>,
+    tensor_check: OnceLock<tensor::Trusted>,
 }
 
 #[derive(Default)]
@@ -113,8 +114,8 @@ impl Context {
         self.inner.capability
     }
 
-    /// Whether its tensor cores are to be trusted, once somebody found out.
-    pub(super) fn tensor_check(&self) -> &OnceLock<bool> {
+    /// Which products of its tensor cores are to be trusted, once somebody found out.
+    pub(super) fn tensor_check(&self) -> &OnceLock<tensor::Trusted> {
         &self.inner.tensor_check
     }
 

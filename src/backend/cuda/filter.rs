@@ -90,22 +90,26 @@ impl Design {
     /// cuBLAS is demanded.
     fn of_call(op: &'static str, n: usize, codebook: &DeviceCodebook) -> Result<Design> {
         let (m, d, mut forced) = (codebook.m, codebook.d, Design::forced(op)?);
-        let on_tensor_cores = if label_parts::serves(codebook) { Design::AtOnce } else { Design::Tensor };
+        let at_once = label_parts::serves(codebook);
+        let on_tensor_cores = || match at_once && tensor::eights_are_trusted(&codebook.context) {
+            true => Design::AtOnce,
+            false => Design::Tensor,
+        };
         if forced == Some(Design::Tensor) {
             if tensor::accumulation(op, &codebook.context, d as usize)?.is_some() {
-                return Ok(on_tensor_cores);
+                return Ok(on_tensor_cores());
             }
             // Logged by the test.
             forced = None;
         }
-        let suits = match on_tensor_cores {
-            Design::AtOnce => n as u64 * u64::from(m) >= 1 << 20,
-            _ => Design::suits_tensor_cores(n, m, d),
+        let suits = match at_once {
+            true => n as u64 * u64::from(m) >= 1 << 20,
+            false => Design::suits_tensor_cores(n, m, d),
         };
         if forced.is_none() && suits && tensor::are_known(&codebook.context) {
             let trusted = tensor::accumulation(op, &codebook.context, d as usize);
             match trusted.and_then(|bound| bound.map(|_| codebook.tensor(op)).transpose()) {
-                Ok(Some(_)) => return Ok(on_tensor_cores),
+                Ok(Some(_)) => return Ok(on_tensor_cores()),
                 // Logged by the test.
                 Ok(None) => {}
                 // Nobody asked for them, and f32 needs less memory.

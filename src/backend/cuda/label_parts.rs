@@ -81,6 +81,9 @@ impl<'a> Parts<'a> {
         let Some(eps) = tensor::accumulation(op, &first.context, 16 * eights(first.d).div_ceil(2) as usize)? else {
             return Ok(None);
         };
+        if !tensor::eights_are_trusted(&first.context) {
+            return Ok(None);
+        }
         // Made here, where waiting for the device is no surprise.
         codebooks.iter().try_for_each(|codebook| codebook.tensor(op).map(drop))?;
         Ok(Some(Parts { codebooks, eps: (eps * (1.0 + 1e-6)) as f32 }))

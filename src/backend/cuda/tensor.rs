@@ -37,6 +37,13 @@ impl Model {
     }
 }
 
+/// The instructions of a device that its test found to keep to the model: by the steps of depth that they add.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trusted {
+    sixteens: bool,
+    eights: bool,
+}
+
 /// Whether it is known how the tensor cores of this device round.
 pub(super) fn are_known(context: &Context) -> bool {
     Model::of(context.capability()).is_some()
@@ -50,27 +57,35 @@ pub(super) fn are_known(context: &Context) -> bool {
 pub(super) fn accumulation(op: &'static str, context: &Context, d: usize) -> Result<Option<f64>> {
     let capability @ (major, minor) = context.capability();
     let Some(model) = Model::of(capability) else {
-        if context.tensor_check().set(false).is_ok() {
+        if context.tensor_check().set(Trusted { sixteens: false, eights: false }).is_ok() {
             log::warn!(
                 "scoring without tensor cores: how those of compute capability {major}.{minor} round is not known"
             );
         }
         return Ok(None);
     };
-    if let Some(&trusted) = context.tensor_check().get() {
-        return Ok(trusted.then(|| model.accumulation(d)));
+    if let Some(trusted) = context.tensor_check().get() {
+        return Ok(trusted.sixteens.then(|| model.accumulation(d)));
     }
-    let worst = worst(op, context, model)?;
-    let keeps_to_it = worst <= 1.0;
-    if context.tensor_check().set(keeps_to_it).is_ok() && !keeps_to_it {
+    let (of_sixteens, of_eights) = worst(op, context, model)?;
+    let found = Trusted { sixteens: of_sixteens <= 1.0, eights: of_eights <= 1.0 };
+    if context.tensor_check().set(found).is_ok() && !(found.sixteens && found.eights) {
+        let (what, worst) = match found.sixteens {
+            false => ("scoring without tensor cores: a sum on those", of_sixteens),
+            true => ("labels of few dimensions in several launches: a sum by eights on the tensor cores", of_eights),
+        };
         log::warn!(
-            "scoring without tensor cores: a sum on those of this device (compute capability {major}.{minor}) was off by \
-             {worst:.2} times what can be relied on"
+            "{what} of this device (compute capability {major}.{minor}) was off by {worst:.2} times what can be relied on"
         );
     }
     // Of two first tests at a time one is kept, and both callers go by it: what a call plans holds until it has run.
-    let trusted = *context.tensor_check().get_or_init(|| keeps_to_it);
-    Ok(trusted.then(|| model.accumulation(d)))
+    let trusted = *context.tensor_check().get_or_init(|| found);
+    Ok(trusted.sixteens.then(|| model.accumulation(d)))
+}
+
+/// Whether products of eight steps keep to the model, too, where [`accumulation`] has said what it is.
+pub(super) fn eights_are_trusted(context: &Context) -> bool {
+    context.tensor_check().get().is_some_and(|trusted| trusted.eights)
 }
 
 /// Rows and columns of a product.
@@ -79,8 +94,9 @@ const COLS: usize = 8;
 /// Products of a sum of the test.
 const DEPTH: usize = 256;
 
-/// The largest error of a sum, relative to its bound; infinite where one is no number.
-fn worst(op: &'static str, context: &Context, model: Model) -> Result<f64> {
+/// The largest error of a sum, relative to its bound, by instructions of sixteen steps and by those of eight; infinite where
+/// one is no number.
+fn worst(op: &'static str, context: &Context, model: Model) -> Result<(f64, f64)> {
     let problems = problems();
     let bits = |side: fn(&Problem) -> &[f16]| -> Vec<u16> {
         problems.iter().flat_map(side).map(|value| value.to_bits()).collect()
@@ -96,14 +112,15 @@ fn worst(op: &'static str, context: &Context, model: Model) -> Result<f64> {
         Arch::Compute80 => &entries[..2],
         Arch::Compute90a => entries,
     };
-    let mut worst = 0.0f64;
+    let mut worst = (0.0f64, 0.0f64);
     for &(entry, threads, deep) in entries {
         let bound = Model { products: model.products.min(deep), ..model }.accumulation(DEPTH);
         launch(&queue, entry, threads, &a, &b, &mut on_device, problems.len() as u32)?;
         queue.copy_out(on_device.read(), &mut sums)?;
         queue.synchronize()?;
         let errors = problems.iter().zip(sums.chunks(ROWS * COLS)).map(|(problem, sums)| problem.worst(sums, bound));
-        worst = errors.fold(worst, f64::max);
+        let of_entry = if deep == 16 { &mut worst.0 } else { &mut worst.1 };
+        *of_entry = errors.fold(*of_entry, f64::max);
     }
     Ok(worst)
 }
