@@ -94,12 +94,6 @@ static __device__ __forceinline__ void keep(T& value) {
 #endif
 }
 
-static __device__ __forceinline__ void keep(float& value) {
-#ifndef SIMULATED_CUDA
-    asm volatile("" : "+f"(value));
-#endif
-}
-
 // Four 8 x 8 matrices of 16-bit elements from shared memory. Lane i names the 16 bytes of row i % 8 of matrix i / 8, on
 // an address that is a multiple of 16; to[m] is matrix m: row g, columns 2q and 2q + 1. Orders earlier writes to shared
 // memory of no other lane: a barrier does.

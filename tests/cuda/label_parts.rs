@@ -1,10 +1,10 @@
 //! Labels of rows of few dimensions in one launch, by bounds that tensor cores compute: those of the exact oracle, at every
 //! depth, for sums as bad as the bound allows, where many codewords are as near, and where scales are far apart.
 
-use crate::common::{Numbers, matrix};
-use crate::filter::{assert_exact, gaussians};
+use crate::common::{Numbers, assert_same_labels, matrix};
+use crate::filter::{assert_exact, gaussians, on};
 use crate::simulated::{self, Machine, pass_on_each};
-use codeword::{AssignStats, Matrix, bf16, f16};
+use codeword::{AssignOptions, AssignStats, Codebook, Device, Matrix, assign, bf16, f16};
 
 /// Both kinds of tensor cores, as their models say, and as badly as the bound allows.
 fn machines() -> [Machine; 3] {
@@ -301,4 +301,32 @@ fn one_launch_serves_as_far_as_its_shared_memory() {
         }
     });
     assert!(output.status.success(), "{}", simulated::text(&output));
+}
+
+/// Registers let a multiprocessor hold six blocks; the shared memory of some holds fewer. Rows beyond theirs wait for a turn.
+#[test]
+fn as_many_blocks_run_as_a_multiprocessor_holds() {
+    if !simulated::is_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // 164 KiB and 100 KiB of shared memory, of which a block takes 24.4 KiB.
+    for (capability, blocks) in [("80", 6), ("86", 4)] {
+        let trace = folder.path().join(capability);
+        let machine = Machine::new().variable("CODEWORD_CUDA_GEMM", "tensor").set("TRACE", trace.display());
+        let machine = machine.set("MULTIPROCESSORS", 1).set("CAPABILITY", capability).set("CHECK", 0);
+        let output = machine.run("label_parts::as_many_blocks_run_as_a_multiprocessor_holds", || {
+            let mut numbers = Numbers::new(138);
+            // 24 turns.
+            let (x, e) = (gaussians(&mut numbers, 24 * 128, 16), gaussians(&mut numbers, 256, 16));
+            let on_cpu = Codebook::new(e.view(), &Device::cpu()).unwrap();
+            let [got, expected] =
+                [&on(e.view()), &on_cpu].map(|it| assign(x.view(), it, AssignOptions::default()).unwrap().labels);
+            assert_same_labels("of all turns", &got, &expected, 1);
+        });
+        assert!(output.status.success(), "{}", simulated::text(&output));
+        let trace = std::fs::read_to_string(trace).unwrap();
+        let of_one = format!("launch label_parts_f32 grid=1,{blocks},1 ");
+        assert!(trace.contains(&of_one), "{of_one} is not in\n{trace}");
+    }
 }

@@ -93,6 +93,7 @@ impl Isa {
         })
     }
 }
+
 /// The `KERNELS` for an instruction set out of the modules `avx512`, `avx2` and `neon` where this stands, or `PORTABLE` where the
 /// processor lacks the set.
 macro_rules! table_of {
